@@ -1,0 +1,1 @@
+"""Where a request goes: what its `model` means, and which replica answers it."""

@@ -1,0 +1,54 @@
+"""The `model` field of a request: `model`, `model:adapter` or `model:adapter@version`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from serve.errors import NotFound
+
+_PART = r"[^\x00-\x20\x7f-\U0010ffff:@]{1,200}"  # printable ASCII but for the space and the two separators
+_ADDRESS = re.compile(rf"(?P<model>{_PART})(?::(?P<adapter>{_PART})(?:@(?P<version>{_PART}))?)?")
+
+_SHOWN_CHARS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """What a client asked for. `model` may also be a bot's name; `version` is a digest or a label."""
+
+    model: str
+    adapter: str | None = None
+    version: str | None = None
+
+    @override
+    def __str__(self) -> str:
+        adapter = f":{self.adapter}" if self.adapter else ""
+        version = f"@{self.version}" if self.version else ""
+        return f"{self.model}{adapter}{version}"
+
+
+def parse(text: str) -> Address:
+    """Raises `NotFound` (`model_not_found`) for what cannot be an address: nothing can have that name."""
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise unknown_model(text)
+    return Address(**match.groupdict())
+
+
+def unknown_model(name: str) -> NotFound:
+    """Names what was asked for, and nothing that exists."""
+    return NotFound(f"The model '{shown(name)}' does not exist.", "model", "model_not_found")
+
+
+def shown(text: str) -> str:
+    """A caller's text, safe to repeat in an error or a log: one short line without control characters.
+
+    `str.isprintable` is also false for lone surrogates, which JSON can carry and UTF-8 cannot.
+    """
+    head = "".join(
+        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_SHOWN_CHARS]
+    )
+    return head if len(text) <= _SHOWN_CHARS else f"{head}…"

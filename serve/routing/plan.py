@@ -1,0 +1,120 @@
+"""From what a request asks for to the targets that could answer it. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve.errors import InvalidRequest, NotFound, Unavailable
+from serve.registry import Snapshot
+from serve.routing.address import Address, parse, shown, unknown_model
+from serve.schemas import Target
+
+
+class BotLike(Protocol):
+    """What planning needs to know of a configured bot."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def adapters(self) -> Sequence[str]:
+        """Names of adapters, at most one for each model."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The configured names. A model and a bot never share one; `adapters` holds pairs of (model, adapter)."""
+
+    models: Collection[str]
+    bots: Mapping[str, BotLike]
+    adapters: Collection[tuple[str, str]] = frozenset()
+
+    def adapter_of(self, bot: BotLike, model: str) -> str | None:
+        """The bot's adapter for `model`, if it has one."""
+        return next((name for name in bot.adapters if (model, name) in self.adapters), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The targets in the order in which to try them, and the bot in whose name that is, if any."""
+
+    targets: tuple[Target, ...]
+    bot: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What the names alone decide; the snapshot then says which version of the adapter that is."""
+
+    model: str
+    adapter: str | None = None
+    version: str | None = None
+    bot: str | None = None
+
+
+def plan(
+    asked: str,
+    names: Names,
+    snapshot: Snapshot,
+    session_bot: str | None = None,
+    retry_after_s: float = 1.0,
+) -> Plan:
+    """Plan a request for `asked`, the text of its `model` field; `session_bot` is the bot of its session.
+
+    Raises `NotFound` (`model_not_found`, `adapter_not_found`), `InvalidRequest` when the session belongs to a
+    bot that does not answer as `asked`, `AdapterUnusable`, and `Unavailable` when no replica has said yet
+    which versions of the adapter there are.
+    """
+    address = parse(asked)
+    if session_bot is None:
+        choice = _outside_session(address, names)
+    else:
+        choice = _inside_session(address, names, session_bot)
+    if choice.adapter is None:
+        return Plan((Target(choice.model),), choice.bot)
+    return Plan((_with_adapter(choice, choice.adapter, names, snapshot, retry_after_s),), choice.bot)
+
+
+def _outside_session(address: Address, names: Names) -> _Choice:
+    bot = names.bots.get(address.model) if address.adapter is None else None
+    if bot is not None:
+        return _Choice(bot.model, names.adapter_of(bot, bot.model), bot=address.model)
+    if address.model not in names.models:
+        raise unknown_model(str(address))
+    return _Choice(address.model, address.adapter, address.version)
+
+
+def _inside_session(address: Address, names: Names, session_bot: str) -> _Choice:
+    """The session's bot decides the adapter; a request may name the bot, or a model that it can use."""
+    asked = _outside_session(address, names)
+    bot = names.bots.get(session_bot)
+    if bot is None:
+        raise NotFound(
+            f"The session's bot '{shown(session_bot)}' does not exist any more.", "model", "model_not_found"
+        )
+    adapter = names.adapter_of(bot, asked.model)
+    usable = asked.model == bot.model or adapter is not None
+    conflict = asked.bot not in (None, session_bot) or asked.adapter not in (None, adapter)
+    if conflict or not usable:
+        raise InvalidRequest(
+            f"The session belongs to the bot '{session_bot}', "
+            f"which does not answer as '{shown(str(address))}'.",
+            "model",
+        )
+    return _Choice(asked.model, adapter, asked.version, session_bot)
+
+
+def _with_adapter(
+    choice: _Choice, adapter: str, names: Names, snapshot: Snapshot, retry_after_s: float
+) -> Target:
+    configured = (choice.model, adapter) in names.adapters
+    if configured and not snapshot.versions_of(choice.model, adapter):
+        raise Unavailable(
+            f"No replica of '{choice.model}' has its adapter '{shown(adapter)}' ready yet.",
+            "model",
+            retry_after_s=retry_after_s,
+        )
+    return Target(choice.model, snapshot.resolve_adapter(choice.model, adapter, choice.version))
