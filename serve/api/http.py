@@ -1,0 +1,134 @@
+"""HTTP as ASGI gives it: reading a request's body within bounds, and sending a whole reply.
+
+Written against raw ASGI (https://asgi.readthedocs.io/en/latest/specs/www.html): on the path of every request
+a framework's request and response objects cost more than the work itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from serve.errors import BodyTooLarge, UnsupportedEncoding
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+
+
+class ClientDisconnected(Exception):
+    """The client went away while its request was being read. There is nobody left to answer."""
+
+
+class Headers:
+    """The headers of an ASGI scope, by name without regard to case.
+
+    Names are asked for in lower case. Values are bytes, since HTTP gives them no encoding.
+    """
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self.raw = raw
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first value of the header; None where it is absent."""
+        for key, value in self.raw:
+            if key.lower() == name:
+                return value
+        return None
+
+    def count(self, name: bytes) -> int:
+        """How often the header was sent."""
+        return sum(key.lower() == name for key, _ in self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole response. `headers` holds everything but Content-Length."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes
+
+
+def json_reply(status: int, payload: object, headers: RawHeaders = ()) -> Reply:
+    """`payload` as a JSON reply."""
+    body = json.dumps(payload, separators=(",", ":")).encode()
+    return Reply(status, [(b"content-type", b"application/json"), *headers], body)
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Send `reply` as the whole response."""
+    length = (b"content-length", str(len(reply.body)).encode())
+    await send(
+        {"type": "http.response.start", "status": reply.status, "headers": [*reply.headers, length]},
+    )
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+async def read_body(receive: Receive, headers: Headers, limit_bytes: int) -> bytes:
+    """The whole request body.
+
+    Nothing is read of a body that declares itself too large, and at most one chunk past the limit of one that
+    does not. How long it may take is the caller's to bound.
+
+    Raises: UnsupportedEncoding, BodyTooLarge, ClientDisconnected.
+    """
+    if (headers.get(b"content-encoding") or b"identity").strip().lower() != b"identity":
+        # A compressed body has no bound on its size until it has been unpacked.
+        raise UnsupportedEncoding("The request body must not be compressed.")
+    too_large = BodyTooLarge(f"The request body is larger than {limit_bytes} bytes.")
+    if _declared_length(headers) > limit_bytes:
+        raise too_large
+
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit_bytes:
+            raise too_large
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _declared_length(headers: Headers) -> float:
+    """Content-Length, 0 where it is absent or no number (such a one is the HTTP server's to refuse)."""
+    declared = (headers.get(b"content-length") or b"").strip().lstrip(b"0")
+    if not declared.isdigit():
+        return 0
+    return int(declared) if len(declared) < 20 else float("inf")
+
+
+def clean_request_id(raw: bytes | None) -> str:
+    """The caller's own request id where it is short and plain, else a new one."""
+    if raw is not None and _REQUEST_ID.fullmatch(raw):
+        return raw.decode("ascii")
+    return f"req_{uuid4().hex}"
+
+
+def printable(text: str, limit: int) -> str:
+    """`text` safe for a log line or a message: one line, no control characters, at most `limit` characters.
+
+    Line ends, NUL, ANSI escapes and bidirectional overrides come out as their Python escapes.
+    """
+    if len(text) <= limit and text.isprintable():
+        return text
+    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    if len(text) <= limit and len(kept) <= limit:
+        return kept
+    return kept[: limit - 1] + "…"
