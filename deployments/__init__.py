@@ -1,0 +1,1 @@
+"""The Ray shell: what runs in Serve's replicas."""

@@ -1,0 +1,165 @@
+"""A manager's own HTTP face, which only routers talk to.
+
+It checks the cluster's secret, bounds what is in flight, puts the adapter in place, completes the parameters, and
+hands the request to the model's app. The model and adapter come in the router's headers, never from the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import generate_latest
+
+from deployments.base_llm_manager import BaseLLMManager
+from serve.api.endpoints import dialect_of
+from serve.api.errors import render
+from serve.api.http import (
+    ClientDisconnected,
+    Headers,
+    Message,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    read_body,
+    send_reply,
+)
+from serve.api.requests import parse_object
+from serve.errors import EngineFailed, InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
+from serve.mlops import metrics
+from serve.schemas import AdapterRef
+from serve.translate.vllm import REQUEST, REQUEST_ID
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 1.0
+
+
+class ManagerApp:
+    """ASGI. `body_bytes` bounds each request's body, `capacity` the requests in flight; it may change meanwhile."""
+
+    def __init__(self, manager: BaseLLMManager, secret: str, body_bytes: int, capacity: int = 0) -> None:
+        self._manager = manager
+        self._secret = secret.encode()
+        self._body_bytes = body_bytes
+        self.capacity = capacity
+        self.in_flight = 0
+        self.draining = False
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = Headers(scope["headers"])
+        if not hmac.compare_digest(headers.get(b"x-switchboard-secret") or b"", self._secret):
+            metrics.MANAGER_REFUSED.labels("secret").inc()
+            await send_reply(send, Reply(403, [(b"content-type", b"text/plain")], b"Only the cluster's own may call."))
+            return
+        if scope["method"] == "GET" and scope["path"] == "/metrics":
+            await send_reply(send, Reply(200, [(b"content-type", b"text/plain; version=0.0.4")], generate_latest()))
+            return
+        await self._answer(scope, headers, receive, send)
+
+    async def _answer(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            with self._admitted():
+                await self._ask_model(scope, headers, receive, watched_send)
+        except ClientDisconnected:
+            return
+        except SwitchboardError as error:
+            if started:
+                raise
+            await send_reply(send, _rendered(error, scope, headers))
+
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self.draining:
+            metrics.MANAGER_REFUSED.labels("draining").inc()
+            raise Unavailable("This replica is shutting down.", retry_after_s=RETRY_AFTER_S)
+        if self.in_flight >= self.capacity:
+            metrics.MANAGER_REFUSED.labels("full").inc()
+            raise TooManyRequests("The model is at its limit of requests in flight.", retry_after_s=RETRY_AFTER_S)
+        self.in_flight += 1
+        self.idle.clear()
+        metrics.MANAGER_IN_FLIGHT.set(self.in_flight)
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
+            metrics.MANAGER_IN_FLIGHT.set(self.in_flight)
+
+    async def _ask_model(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        model = _text(headers, b"x-switchboard-model")
+        if model is None:
+            raise InvalidRequest("The router named no model.", "model")
+        ref = _adapter(_text(headers, b"x-switchboard-adapter"))
+        body = parse_object(await read_body(receive, headers, self._body_bytes))
+        async with self._manager.ready_to_answer(model, ref) as (app, engine_name):
+            bot = _text(headers, b"x-switchboard-bot")
+            params = self._manager.prepare_inference_params(model, bot_type=bot, **body) | {"model": engine_name}
+            payload = json.dumps(params, ensure_ascii=False).encode()
+            inner = _inner_scope(scope, len(payload))
+            inner[REQUEST] = params
+            inner[REQUEST_ID] = _text(headers, b"x-request-id") or "-"
+            await app(inner, _replay(payload, receive), send)
+
+
+def _replay(payload: bytes, receive: Receive) -> Receive:
+    """Gives the prepared body once, then whatever the real client says: that it has left."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": payload, "more_body": False}
+
+    return replayed
+
+
+def _inner_scope(scope: Scope, length: int) -> Scope:
+    """The model's app sees a plain JSON request: none of the client's or the router's own headers."""
+    inner = dict(scope)
+    inner["headers"] = [
+        (b"host", b"localhost"),
+        (b"content-type", b"application/json"),
+        (b"content-length", str(length).encode()),
+    ]
+    return inner
+
+
+def _rendered(error: SwitchboardError, scope: Scope, headers: Headers) -> Reply:
+    request_id = _text(headers, b"x-request-id") or "-"
+    if isinstance(error, EngineFailed):
+        logger.error("the engine failed", extra={"request_id": request_id})
+    return render(error, dialect_of(scope["path"], headers), request_id)
+
+
+def _text(headers: Headers, name: bytes) -> str | None:
+    value = headers.get(name)
+    return value.decode("latin-1") if value else None
+
+
+def _adapter(address: str | None) -> AdapterRef | None:
+    """Read `model:name@digest` as the router wrote it."""
+    if address is None:
+        return None
+    path, _, digest = address.rpartition("@")
+    model, _, name = path.rpartition(":")
+    return AdapterRef(model, name, digest)

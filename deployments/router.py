@@ -1,0 +1,85 @@
+"""The router's deployment: the gateway behind Serve's ingress, fed from the registry over a handle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import serve as rayserve
+from ray.serve.context import _get_global_client
+from ray.serve.handle import DeploymentHandle
+
+from serve.config import Settings, is_loopback
+from serve.errors import ConfigError, Unavailable
+from serve.gateway.app import Gateway
+from serve.gateway.state import Update
+
+
+class RegistryHandle:
+    """The registry over a Serve handle."""
+
+    def __init__(self, handle: DeploymentHandle[Any], timeout_s: float) -> None:
+        self._handle = handle
+        self._timeout_s = timeout_s
+
+    async def follow(self, epoch: str, version: int, live_version: str) -> Update:
+        try:
+            call = self._handle.follow.remote(epoch, version, live_version)
+            update: Update = await asyncio.wait_for(call, self._timeout_s)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise Unavailable("The registry does not answer.") from error
+        return update
+
+    async def exchange_metrics(self, router_id: str, exposition: bytes) -> dict[str, bytes]:
+        try:
+            call = self._handle.exchange_metrics.remote(router_id, exposition)
+            expositions: dict[str, bytes] = await asyncio.wait_for(call, self._timeout_s)
+        except (ray.exceptions.RayError, TimeoutError) as error:
+            raise Unavailable("The registry does not answer.") from error
+        return expositions
+
+
+@rayserve.ingress()
+class Router:
+    """What Serve runs under the name `Router`. `managers` are the managers' handles, by model."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: DeploymentHandle[Any],
+        managers: Mapping[str, DeploymentHandle[Any]],
+    ) -> None:
+        _refuse_open_door(settings)
+        self._managers = managers
+        self._waking: dict[str, asyncio.Future[None]] = {}
+        self._gateway = Gateway(
+            settings,
+            RegistryHandle(registry, timeout_s=settings.registry.expiry_s),
+            router_id=rayserve.get_replica_context().replica_id.unique_id,
+            wake=self._wake,
+            # Serve's own middleware answers with the request's id.
+            adds_request_id=False,
+        )
+
+    def __serve_build_asgi_app__(self) -> Gateway:
+        return self._gateway
+
+    def _wake(self, model: str) -> None:
+        """Have Serve start a first replica: a call that waits for one is what its autoscaler looks at."""
+        waking = self._waking.get(model)
+        if waking is None or waking.done():
+            self._waking[model] = asyncio.ensure_future(self._managers[model].wake.remote())
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    """Without client keys, only this machine may call. Serve's HTTP options are no part of `args`, so ask Serve."""
+    client = _get_global_client()
+    assert client is not None  # a replica runs inside Serve
+    host = client.http_config.host
+    if not is_loopback(host) and not settings.auth.key_digests:
+        raise ConfigError(
+            "serve_config.yaml",
+            (f"http_options.host: {host} is open to others, and auth.keys is empty: anybody could use the models",),
+        )

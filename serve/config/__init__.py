@@ -1,0 +1,59 @@
+"""The one typed schema of `serve_config.yaml`'s `args`.
+
+`docs/configuration.md`, made from it, lists every key.
+"""
+
+from serve.config.live import LiveModel, LiveSettings
+from serve.config.load import load_args
+from serve.config.managers import Manager
+from serve.config.models import (
+    Autoscaling,
+    EngineConfig,
+    LocalModel,
+    ModelConfig,
+    ModelLimits,
+    ModelTimeouts,
+    Resources,
+)
+from serve.config.schema import (
+    AdapterConfig,
+    AdapterStorage,
+    Auth,
+    BotConfig,
+    ClusterConfig,
+    Limits,
+    RegistryConfig,
+    RouterConfig,
+    SessionsConfig,
+    Timeouts,
+)
+from serve.config.serve_file import HttpBinding, is_loopback, load_file
+from serve.config.settings import Settings
+
+__all__ = [
+    "load_args",
+    "load_file",
+    "Settings",
+    "LiveSettings",
+    "LiveModel",
+    "HttpBinding",
+    "is_loopback",
+    "Manager",
+    "ModelConfig",
+    "LocalModel",
+    "EngineConfig",
+    "Resources",
+    "Autoscaling",
+    "ModelLimits",
+    "ModelTimeouts",
+    "AdapterConfig",
+    "BotConfig",
+    "Auth",
+    "ClusterConfig",
+    "Limits",
+    "Timeouts",
+    "SessionsConfig",
+    "RegistryConfig",
+    "RouterConfig",
+    "AdapterStorage",
+]

@@ -1,0 +1,1 @@
+"""What a router replica does, without Ray."""

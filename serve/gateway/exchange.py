@@ -1,0 +1,78 @@
+"""One request and its answer, as the gateway's parts pass it on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from serve.api.http import ClientDisconnected, Headers, Receive, Reply, Scope, Send, send_reply
+from serve.schemas import Dialect
+
+
+class Exchange:
+    """A request's ASGI channels with what has been learnt about it so far.
+
+    `model` is the metrics' label: a configured name or `-`, never a client's string. `status` is what the client was
+    told, 499 when it went away first, None while nothing was said.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, dialect: Dialect) -> None:
+        self.scope = scope
+        self.headers = Headers(scope["headers"])
+        self.receive = receive
+        self._send = send
+        self.request_id = request_id
+        self.dialect = dialect
+        self.endpoint = "-"
+        self.model = "-"
+        self.status: int | None = None
+        self.first_byte_at: float | None = None
+        self.extra_headers: list[tuple[bytes, bytes]] = []
+
+    @property
+    def started(self) -> bool:
+        return self.status is not None
+
+    async def reply(self, reply: Reply) -> None:
+        """Send a whole answer."""
+        self.status = reply.status
+        self.first_byte_at = asyncio.get_running_loop().time()
+        await send_reply(self._send, Reply(reply.status, [*reply.headers, *self.extra_headers], reply.body))
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Commit to a status; the body follows in pieces."""
+        self.status = status
+        self.first_byte_at = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra_headers]})
+
+    async def body(self, chunk: bytes, *, more: bool = True) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    @asynccontextmanager
+    async def until_client_leaves(self) -> AsyncIterator[None]:
+        """Run the block; if the client goes away meanwhile, cancel it and raise `ClientDisconnected`.
+
+        To be entered once the request's body is read: the next thing that `receive` can say is goodbye.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        gone = False
+
+        async def watch() -> None:
+            nonlocal gone
+            while (await self.receive())["type"] != "http.disconnect":
+                pass
+            gone = True
+            task.cancel()
+
+        watcher = asyncio.create_task(watch())
+        try:
+            yield
+        except asyncio.CancelledError:
+            # Only our own cancellation becomes a disconnect; one from outside (shutdown) goes on outwards.
+            if gone and task.uncancel() == 0:
+                raise ClientDisconnected from None
+            raise
+        finally:
+            watcher.cancel()

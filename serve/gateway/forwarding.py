@@ -1,0 +1,105 @@
+"""Requests that a model answers: read, check, plan, and hand to the relay."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+
+from serve.api.endpoints import Match
+from serve.api.http import read_body
+from serve.api.requests import parse_object, validate
+from serve.errors import RequestTimedOut, Unavailable
+from serve.gateway.exchange import Exchange
+from serve.gateway.relay import Forward, Relay
+from serve.gateway.state import GatewayState
+from serve.gateway.upstream import Upstream
+from serve.routing.plan import Plan, plan
+from serve.schemas import ReplicaPhase, Session
+from serve.sessions import SessionManager
+
+PASSED = (b"anthropic-version", b"anthropic-beta")
+"""The client's headers that mean something to a model's app. All others end here."""
+
+
+class Forwarding:
+    def __init__(
+        self, state: GatewayState, upstream: Upstream, sessions: SessionManager, wake: Callable[[str], None]
+    ) -> None:
+        self._state = state
+        self._sessions = sessions
+        self._wake = wake
+        self._relay = Relay(state, upstream, random.Random())
+
+    async def answer(self, exchange: Exchange, match: Match) -> None:
+        """Raises a `SwitchboardError` while nothing has been sent."""
+        body = await self._read(exchange)
+        request = parse_object(body)
+        validate(match.endpoint.kind, request)
+        session = await self._session(exchange)
+        try:
+            bot = session.bot_type if session else None
+            chosen = plan(request["model"], self._state.names, self._state.snapshot, bot)
+            target = chosen.targets[0]
+            exchange.model = target.model
+            forward = Forward(
+                endpoint=match.endpoint,
+                target=target,
+                path=match.endpoint.path,
+                body=body,
+                headers=_headers(exchange, chosen),
+                sticky=session.replica_id if session else None,
+            )
+            replica_id = await self._relay.run(exchange, forward)
+        except Unavailable:
+            self._wake_if_asleep(request["model"])
+            raise
+        if session is not None and replica_id is not None:
+            await self._pin(session, replica_id)
+
+    async def _read(self, exchange: Exchange) -> bytes:
+        settings = self._state.settings
+        try:
+            async with asyncio.timeout(settings.timeouts.body_s):
+                return await read_body(exchange.receive, exchange.headers, settings.limits.body_bytes)
+        except TimeoutError:
+            raise RequestTimedOut("The request's body did not arrive in time.") from None
+
+    async def _session(self, exchange: Exchange) -> Session | None:
+        session_id = exchange.headers.get(b"x-session-id")
+        if session_id is None:
+            return None
+        return await self._sessions.get(session_id.decode("latin-1"))
+
+    async def _pin(self, session: Session, replica_id: str) -> None:
+        """Keep the session at the replica that served it, unless the one it had is merely busy."""
+        if replica_id == session.replica_id or self._is_ready(session.replica_id):
+            return
+        await self._sessions.pin_replica(session.id, replica_id, session.replica_id)
+
+    def _is_ready(self, replica_id: str | None) -> bool:
+        return any(
+            state.replica_id == replica_id and state.phase is ReplicaPhase.READY
+            for state in self._state.snapshot.replicas
+        )
+
+    def _wake_if_asleep(self, asked: str) -> None:
+        """Have a first replica started for the model behind `asked`, if it has none."""
+        bot = self._state.names.bots.get(asked)
+        model = bot.model if bot else asked.partition(":")[0]
+        if model in self._state.names.models and not self._state.snapshot.replicas_of(model):
+            self._wake(model)
+
+
+def _headers(exchange: Exchange, chosen: Plan) -> dict[str, str]:
+    target = chosen.targets[0]
+    headers = {"x-request-id": exchange.request_id, "x-switchboard-model": target.model}
+    if target.adapter is not None:
+        headers["x-switchboard-adapter"] = target.adapter.address
+    if chosen.bot is not None:
+        headers["x-switchboard-bot"] = chosen.bot
+    for name in PASSED:
+        value = exchange.headers.get(name)
+        if value is not None and value.isascii():
+            headers[name.decode()] = value.decode("ascii")
+    return headers

@@ -1,0 +1,95 @@
+"""What the gateway answers by itself: the list of models, health, readiness, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from prometheus_client import generate_latest
+
+from serve.api.endpoints import Kind, Match
+from serve.api.http import Reply, json_reply
+from serve.api.models import ModelEntry, list_models, one_model
+from serve.errors import Unavailable
+from serve.gateway.exchange import Exchange
+from serve.gateway.state import GatewayState, RegistrySource
+from serve.gateway.upstream import AttemptFailed, Upstream
+from serve.mlops.exposition import merged
+from serve.schemas import Json
+
+SCRAPE_TIMEOUT_S = 2.0
+OWNER = "switchboard"
+
+
+class Pages:
+    def __init__(self, state: GatewayState, upstream: Upstream, source: RegistrySource, router_id: str) -> None:
+        self._state = state
+        self._upstream = upstream
+        self._source = source
+        self._router_id = router_id
+        self._created = int(time.time())
+
+    async def answer(self, exchange: Exchange, match: Match) -> None:
+        match match.endpoint.kind:
+            case Kind.MODELS:
+                query = exchange.scope.get("query_string", b"")
+                reply = json_reply(200, list_models(self._entries(), match.dialect, query))
+            case Kind.MODEL:
+                reply = json_reply(200, one_model(self._entries(), match.id or "", match.dialect))
+            case Kind.READY:
+                reply = self._ready()
+            case Kind.METRICS:
+                reply = await self._metrics()
+            case _:
+                reply = json_reply(200, {"status": "ok"})
+        if exchange.scope["method"] == "HEAD":
+            reply = Reply(reply.status, reply.headers, b"")
+        await exchange.reply(reply)
+
+    def _entries(self) -> list[ModelEntry]:
+        """Models, each followed by its adapters; then the bots."""
+        settings = self._state.settings
+        entries = []
+        for model in settings.models:
+            entries.append(ModelEntry(model.name, self._created, OWNER))
+            entries += [
+                ModelEntry(f"{model.name}:{adapter.name}", self._created, OWNER, model.name, "adapter")
+                for adapter in settings.adapters_of(model.name)
+            ]
+        bots = [ModelEntry(name, self._created, OWNER, bot.model, "bot") for name, bot in settings.bots.items()]
+        return entries + bots
+
+    def _ready(self) -> Reply:
+        """200 once every configured model has a live replica, or may have none while nobody asks."""
+        ready = self._state.snapshot.ready_models()
+        waiting = [
+            model.name
+            for model in self._state.settings.models
+            if model.name not in ready and model.autoscaling.min_replicas > 0
+        ]
+        payload: Json = {"status": "waiting" if waiting else "ready", "waiting_for": waiting}
+        return json_reply(503 if waiting else 200, payload, [(b"retry-after", b"1")] if waiting else [])
+
+    async def _metrics(self) -> Reply:
+        """Every router's and every replica's metrics, told apart by the label `replica`."""
+        own = {self._router_id: generate_latest()}
+        try:
+            routers = await self._source.exchange_metrics(self._router_id, own[self._router_id])
+        except Unavailable:
+            routers = own
+        managers = await asyncio.gather(
+            *(self._scrape(state.replica_id, state.url) for state in self._state.snapshot.replicas)
+        )
+        body = merged([*routers.items(), *_present(managers)])
+        return Reply(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], body)
+
+    async def _scrape(self, replica_id: str, url: str) -> tuple[str, bytes] | None:
+        try:
+            return replica_id, await self._upstream.get(f"{url}/metrics", SCRAPE_TIMEOUT_S)
+        except AttemptFailed:
+            return None
+
+
+def _present(pages: Iterable[tuple[str, bytes] | None]) -> list[tuple[str, bytes]]:
+    return [page for page in pages if page is not None]

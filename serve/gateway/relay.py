@@ -1,0 +1,192 @@
+"""From a plan to an answer: pick a replica, relay its bytes, try one more if it fails before the first of them.
+
+Until the first byte of an answer's body, a failed attempt is invisible and the next replica gets the request. From
+that byte on the answer is the client's: a failure becomes one error event in the API's own form, and the stream ends.
+At most `MAX_ATTEMPTS` replicas see a request, because some requests kill the engine that runs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from serve.api.endpoints import Endpoint
+from serve.api.errors import stream_error
+from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError, Unavailable, UpstreamFailed
+from serve.gateway.events import WholeEvents
+from serve.gateway.exchange import Exchange
+from serve.gateway.state import GatewayState
+from serve.gateway.upstream import Answer, AttemptFailed, Clock, Upstream
+from serve.mlops import metrics
+from serve.routing.pick import Traffic, pick
+from serve.schemas import ReplicaState, Target
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 2
+RETRIED = frozenset({429, 500, 502, 503})
+"""Statuses of a replica that another replica may not share: full, broken, draining."""
+RETRY_AFTER_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One request, ready to be sent."""
+
+    endpoint: Endpoint
+    target: Target
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+    sticky: str | None = None
+    """The replica that a session's earlier turns went to."""
+
+
+class Relay:
+    def __init__(self, state: GatewayState, upstream: Upstream, rng: random.Random) -> None:
+        self._state = state
+        self._upstream = upstream
+        self._rng = rng
+
+    async def run(self, exchange: Exchange, forward: Forward) -> str | None:
+        """Answer the exchange. Returns the id of the replica that served it.
+
+        Raises a `SwitchboardError` while nothing has been sent, `ClientDisconnected` when the client left.
+        """
+        timeouts = self._state.settings.timeouts
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeouts.total_s
+        async with exchange.until_client_leaves():
+            try:
+                async with asyncio.timeout_at(deadline) as timer:
+                    return await self._attempts(exchange, forward, Clock(timer, deadline))
+            except TimeoutError:
+                metrics.ATTEMPTS.labels(forward.target.model, "timeout").inc()
+                error = DeadlineExceeded("The model did not answer in time.")
+                if not exchange.started:
+                    raise error from None
+                await self._break_off(exchange, forward, error, last=b"")
+                return None
+
+    async def _attempts(self, exchange: Exchange, forward: Forward, clock: Clock) -> str | None:
+        tried: list[str] = []
+        failure: SwitchboardError | None = None
+        while len(tried) < MAX_ATTEMPTS:
+            try:
+                replica = self._pick(forward, tried)
+            except SwitchboardError as error:
+                # The first failure says more than "there is nobody else".
+                raise failure or error from None
+            tried.append(replica.replica_id)
+            last = len(tried) == MAX_ATTEMPTS or not self._another(forward, tried)
+            failure = await self._attempt(exchange, forward, replica, clock, attempts=len(tried), last=last)
+            if failure is None:
+                return replica.replica_id
+            logger.warning(
+                "attempt failed",
+                extra={
+                    "request_id": exchange.request_id,
+                    "replica": replica.replica_id,
+                    "reason": failure.code,
+                },
+            )
+        assert failure is not None
+        raise failure
+
+    def _pick(self, forward: Forward, tried: list[str]) -> ReplicaState:
+        traffic = Traffic(self._state.in_flight.unreported, tried, forward.sticky)
+        return pick(forward.target, self._state.snapshot, self._rng, traffic)
+
+    def _another(self, forward: Forward, tried: list[str]) -> bool:
+        try:
+            self._pick(forward, tried)
+        except SwitchboardError:
+            return False
+        return True
+
+    async def _attempt(
+        self,
+        exchange: Exchange,
+        forward: Forward,
+        replica: ReplicaState,
+        clock: Clock,
+        *,
+        attempts: int,
+        last: bool,
+    ) -> SwitchboardError | None:
+        """Try one replica. Returns why it failed if another may be tried, None once the client has its answer."""
+        model = forward.target.model
+        outcome = "client_gone"
+        try:
+            with self._state.sending_to(replica.replica_id):
+                async with self._upstream.post(
+                    replica.url + forward.path, forward.body, forward.headers, clock
+                ) as answer:
+                    outcome = "ok" if answer.status < 400 else f"status_{answer.status}"
+                    if answer.status in RETRIED and not last:
+                        return _refused(answer)
+                    exchange.extra_headers += _served_by(forward.target, replica, attempts)
+                    await self._copy(exchange, forward, answer)
+                    return None
+        except AttemptFailed as failed:
+            outcome = failed.outcome
+            if exchange.started:
+                return None
+            return _lost(failed)
+        finally:
+            metrics.ATTEMPTS.labels(model, outcome).inc()
+
+    async def _copy(self, exchange: Exchange, forward: Forward, answer: Answer) -> None:
+        if not answer.streams:
+            # Whole before its status is sent: a body that breaks off can still be asked of another replica.
+            body = await answer.read()
+            await exchange.start(answer.status, [*answer.headers, (b"content-length", str(len(body)).encode())])
+            await exchange.body(body, more=False)
+            return
+        events = WholeEvents()
+        try:
+            async for chunk in answer.chunks():
+                whole = events.feed(chunk)
+                if not whole:
+                    continue
+                if not exchange.started:
+                    await exchange.start(answer.status, [*answer.headers, (b"cache-control", b"no-cache")])
+                await exchange.body(whole)
+        except AttemptFailed:
+            if exchange.started:
+                await self._break_off(exchange, forward, EngineFailed("The model broke off its answer."), events.last)
+            raise
+        if not exchange.started:
+            raise AttemptFailed("empty", sent=True)
+        await exchange.body(events.rest, more=False)
+
+    async def _break_off(self, exchange: Exchange, forward: Forward, error: SwitchboardError, last: bytes) -> None:
+        """End a stream that cannot be finished with the one event that says so."""
+        await exchange.body(stream_error(error, forward.endpoint.kind, exchange.request_id, last), more=False)
+
+
+def _served_by(target: Target, replica: ReplicaState, attempts: int) -> list[tuple[bytes, bytes]]:
+    adapter = target.adapter.short if target.adapter else "none; reason=not-asked-for"
+    return [
+        (b"x-switchboard-served-by", f"{target.model}; replica={replica.replica_id}".encode()),
+        (b"x-switchboard-adapter", adapter.encode()),
+        (b"x-switchboard-attempts", str(attempts).encode()),
+    ]
+
+
+def _refused(answer: Answer) -> SwitchboardError:
+    """What the client hears if no other replica takes the request that this one refused."""
+    if answer.status == 500:
+        return EngineFailed("The model failed on this request.")
+    return Unavailable("The model cannot take this request right now.", retry_after_s=RETRY_AFTER_S)
+
+
+def _lost(failed: AttemptFailed) -> SwitchboardError:
+    if not failed.sent:
+        return Unavailable("The model cannot be reached right now.", retry_after_s=RETRY_AFTER_S)
+    if failed.outcome in {"malformed", "empty"}:
+        return UpstreamFailed("The model gave no usable answer.")
+    return EngineFailed("The model failed on this request.")

@@ -1,0 +1,104 @@
+"""What one router knows: the settings in force, the registry's last snapshot, and its own requests in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from serve.config import LiveSettings, Settings
+from serve.errors import Unavailable
+from serve.mlops import metrics
+from serve.registry import Snapshot, merge
+from serve.routing.inflight import InFlight
+from serve.routing.plan import Names
+from serve.schemas import ReplicaPhase
+
+logger = logging.getLogger(__name__)
+
+RETRY_MIN_S = 0.1
+RETRY_MAX_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """The registry's answer to a router. `live` is the live part of the settings, None when it has not changed."""
+
+    snapshot: Snapshot
+    live_version: str
+    live: LiveSettings | None = None
+
+
+class RegistrySource(Protocol):
+    """The registry as a router sees it. Both raise `Unavailable` while it is not there."""
+
+    async def follow(self, epoch: str, version: int, live_version: str) -> Update:
+        """Wait, within a bound, for news after `version` of the registry's life `epoch`."""
+
+    async def exchange_metrics(self, router_id: str, exposition: bytes) -> dict[str, bytes]:
+        """Leave this router's metrics and take every router's."""
+
+
+class GatewayState:
+    """Shared by all requests of one router; touched from its event loop only."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._base = settings
+        self.settings = settings
+        self.names = _names(settings)
+        self.snapshot = Snapshot(epoch="", version=0, rebuilding=True, replicas=())
+        self._live_version = ""
+        self.in_flight = InFlight()
+        self._heard_at = time.monotonic()
+
+    async def follow(self, source: RegistrySource) -> None:
+        """Keep up with the registry for as long as the router lives; while it is away, the last snapshot stands."""
+        pause = RETRY_MIN_S
+        while True:
+            try:
+                update = await source.follow(self.snapshot.epoch, self.snapshot.version, self._live_version)
+            except Unavailable:
+                logger.warning("the registry does not answer; requests go on from the last snapshot")
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(RETRY_MAX_S, pause * 2)
+                continue
+            pause = RETRY_MIN_S
+            self.apply(update)
+
+    def apply(self, update: Update) -> None:
+        self._heard_at = time.monotonic()
+        self.snapshot = merge(self.snapshot, update.snapshot)
+        self.in_flight.observe(self.snapshot)
+        if update.live is not None:
+            self.settings = self._base.with_live_settings(update.live)
+            self.names = _names(self.settings)
+        self._live_version = update.live_version
+        for model in self.settings.models:
+            ready = sum(r.phase is ReplicaPhase.READY for r in self.snapshot.replicas_of(model.name))
+            metrics.LIVE_REPLICAS.labels(model.name).set(ready)
+
+    @contextmanager
+    def sending_to(self, replica_id: str) -> Iterator[None]:
+        """Count one request to a replica, so that the next pick sees it before any heartbeat does."""
+        self.in_flight.start(replica_id)
+        try:
+            yield
+        finally:
+            self.in_flight.finish(replica_id)
+
+    @property
+    def snapshot_age_s(self) -> float:
+        return time.monotonic() - self._heard_at
+
+
+def _names(settings: Settings) -> Names:
+    return Names(
+        models=frozenset(model.name for model in settings.models),
+        bots=settings.bots,
+        adapters=frozenset((adapter.model, adapter.name) for adapter in settings.adapters),
+    )

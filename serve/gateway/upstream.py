@@ -1,0 +1,133 @@
+"""The client side of the byte path: one HTTP request to one manager replica.
+
+Bytes go through as they come. Nothing here knows what a chunk holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from serve.config import Timeouts
+
+FORWARDED = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry", "allow"})
+"""Response headers that pass from a replica to the client; all others belong to the hop."""
+
+
+class AttemptFailed(Exception):
+    """One attempt at one replica came to nothing.
+
+    `outcome` is the metric's label: `connect` (the request never left), `reset` (the replica broke off),
+    `malformed` (it did not speak HTTP), `empty` (a stream without one event). `sent` tells
+    whether the replica may have begun to work.
+    """
+
+    def __init__(self, outcome: str, *, sent: bool) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+        self.sent = sent
+
+
+class Clock:
+    """The deadlines of one request: the whole of it, and each wait inside it. Seconds of the event loop's time."""
+
+    def __init__(self, timer: asyncio.Timeout, deadline: float) -> None:
+        self._timer = timer
+        self.deadline = deadline
+
+    def allow(self, seconds: float) -> None:
+        """From now, wait `seconds` at most, and never past the deadline."""
+        self._timer.reschedule(min(self.deadline, asyncio.get_running_loop().time() + seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A replica's answer, its body not yet read."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    streams: bool
+    _response: aiohttp.ClientResponse
+    _clock: Clock
+    _idle_s: float
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives. Raises `AttemptFailed` when it breaks off."""
+        content = self._response.content
+        try:
+            while chunk := await content.readany():
+                self._clock.allow(self._idle_s)
+                yield chunk
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise AttemptFailed("reset", sent=True) from error
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        return b"".join([chunk async for chunk in self.chunks()])
+
+
+class Upstream:
+    """A bounded pool of connections to the manager replicas."""
+
+    def __init__(self, timeouts: Timeouts, max_connections: int, secret: str) -> None:
+        self._timeouts = timeouts
+        self._secret = secret
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=15),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            raise_for_status=False,
+        )
+
+    @asynccontextmanager
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], clock: Clock) -> AsyncIterator[Answer]:
+        """Send one request and give its answer's head.
+
+        Raises `AttemptFailed`; `TimeoutError` comes from the caller's clock.
+        """
+        clock.allow(self._timeouts.first_byte_s)
+        request = self._session.post(
+            url,
+            data=body,
+            headers={**headers, "x-switchboard-secret": self._secret, "content-type": "application/json"},
+            allow_redirects=False,
+        )
+        try:
+            response = await request
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise AttemptFailed("connect", sent=False) from error
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise AttemptFailed("reset", sent=True) from error
+        except aiohttp.ClientError as error:
+            raise AttemptFailed("malformed", sent=True) from error
+        async with response:
+            yield Answer(
+                status=response.status,
+                headers=[(k.lower(), v) for k, v in response.raw_headers if k.lower().decode("latin-1") in FORWARDED],
+                streams=response.content_type == "text/event-stream",
+                _response=response,
+                _clock=clock,
+                _idle_s=self._timeouts.idle_s,
+            )
+
+    async def get(self, url: str, timeout_s: float) -> bytes:
+        """A replica's own page (its metrics). Raises `AttemptFailed`."""
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        try:
+            async with self._session.get(
+                url, headers={"x-switchboard-secret": self._secret}, timeout=timeout
+            ) as response:
+                if response.status != 200:
+                    raise AttemptFailed(f"status_{response.status}", sent=True)
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise AttemptFailed("reset", sent=True) from error
+
+    async def close(self) -> None:
+        await self._session.close()

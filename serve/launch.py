@@ -1,0 +1,196 @@
+"""`make serve`: checks, starts `serve run`, waits until every model answers, says how to ask, and cleans up after.
+
+    python -m serve.launch serve_config.yaml
+
+It adds nothing to what `serve run` serves. It refuses a wrong config or a taken port before anything starts, ends
+what a crash left behind, shows progress, and on Ctrl-C or SIGTERM leaves no process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from serve.config import HttpBinding, Settings, load_file
+from serve.errors import ConfigError
+from serve.leftovers import Leftovers, taken_ports
+
+ROOT = Path(__file__).parents[1]
+STATE = ROOT / ".switchboard"
+POLL_S = 0.5
+REPORT_S = 10.0
+STOP_S = 90.0
+"""How long Serve has to shut down by itself."""
+
+
+class Stopped(Exception):
+    """A signal asked for the end."""
+
+
+def main(config: Path) -> int:
+    """Returns the process's exit status: 0 after an asked-for stop, 1 if Serve failed, 2 for what must be mended."""
+    try:
+        settings, binding = load_file(config)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+    leftovers = Leftovers(ROOT)
+    for line in leftovers.end():
+        _say(f"ended what an earlier run left behind: {line}")
+    environment = _environment(leftovers)
+    if "RAY_ADDRESS" not in environment and (taken := taken_ports(_ports(binding, environment))):
+        print("Cannot start:\n" + "\n".join(f"  - {line}" for line in taken), file=sys.stderr)
+        return 2
+    return _run(config, settings, binding, environment, leftovers)
+
+
+def _run(
+    config: Path,
+    settings: Settings,
+    binding: HttpBinding,
+    environment: Mapping[str, str],
+    leftovers: Leftovers,
+) -> int:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _stop)
+    STATE.mkdir(exist_ok=True)
+    log_path = STATE / "serve.log"
+    with log_path.open("wb") as log:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops Serve in good order.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.serve.scripts", "run", str(config)],
+            cwd=ROOT,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _say(f"starting Ray and Serve (log: {log_path.relative_to(ROOT)})")
+            _wait_until_ready(process, settings, binding, log_path)
+            _say_how_to_ask(settings, binding)
+            process.wait()
+        except Stopped:
+            _say("stopping")
+            return 0
+        finally:
+            _shut_down(process, leftovers)
+        print(f"Serve ended by itself; the end of its log:\n{_tail(log_path)}", file=sys.stderr)
+        return 1
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, binding: HttpBinding, log: Path) -> None:
+    """Return once `/ready` says so. Raises `Stopped` after telling why, if that will not come."""
+    started = time.monotonic()
+    bound = max(model.timeouts.load_s for model in settings.models)
+    reported = ""
+    next_report = started
+    while process.poll() is None:
+        state = _readiness(binding)
+        if state == "":
+            _say(f"ready after {time.monotonic() - started:.0f} s")
+            return
+        now = time.monotonic()
+        if state != reported or now >= next_report:
+            _say(f"{state} ({now - started:.0f} s)")
+            reported, next_report = state, now + REPORT_S
+        if now - started > bound or "DEPLOY_FAILED" in _tail(log):
+            print(f"Serve could not start the models; the end of its log:\n{_tail(log)}", file=sys.stderr)
+            raise SystemExit(1)
+        time.sleep(POLL_S)
+
+
+def _readiness(binding: HttpBinding) -> str:
+    """What is still missing; empty when nothing is."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{binding.port}/ready", timeout=2):
+            return ""
+    except urllib.error.HTTPError as error:
+        try:
+            waiting = json.load(error).get("waiting_for", [])
+        except ValueError:
+            waiting = []
+        return f"loading {', '.join(waiting)}" if waiting else "starting the routers"
+    except OSError:
+        return "starting Ray and the routers"
+
+
+def _say_how_to_ask(settings: Settings, binding: HttpBinding) -> None:
+    model = next(iter(settings.bots), settings.models[0].name)
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "When are you open?"}]})
+    key = " -H 'authorization: Bearer YOUR_KEY'" if settings.auth.key_digests else ""
+    print(
+        "\nSwitchboard is ready. Ask it something:\n\n"
+        f"curl http://127.0.0.1:{binding.port}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'"
+        "\n\nCtrl-C stops it.",
+        flush=True,
+    )
+
+
+def _shut_down(process: subprocess.Popen[bytes], leftovers: Leftovers) -> None:
+    """Let Serve stop in good order, then end whatever did not."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)
+    leftovers.note_descendants(process.pid)
+    if process.poll() is None:
+        # `serve run` shuts Serve down on SIGINT only.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for line in leftovers.end(patience_s=10.0):
+        _say(f"ended what Serve left behind: {line}")
+    _say("stopped")
+
+
+def _environment(leftovers: Leftovers) -> dict[str, str]:
+    environment = dict(os.environ)
+    for line in (ROOT / "cluster" / "serve.env").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.partition("=")
+            environment.setdefault(name, value)
+    for name, value in leftovers.haproxy_environment().items():
+        environment.setdefault(name, value)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
+    environment["PYTHONUNBUFFERED"] = "1"
+    return environment
+
+
+def _ports(binding: HttpBinding, environment: Mapping[str, str]) -> dict[int, str]:
+    """Port to what it is for and where it is set."""
+    ports = {binding.port: "http_options.port"}
+    if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
+        ports[int(environment.get("RAY_SERVE_HAPROXY_STATS_PORT", 8404))] = "RAY_SERVE_HAPROXY_STATS_PORT"
+        ports[int(environment.get("RAY_SERVE_HAPROXY_METRICS_PORT", 9101))] = "RAY_SERVE_HAPROXY_METRICS_PORT"
+    return ports
+
+
+def _tail(path: Path, lines: int = 30) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _stop(signum: int, frame: FrameType | None) -> None:
+    raise Stopped
+
+
+def _say(line: str) -> None:
+    print(f"[switchboard] {line}", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python -m serve.launch serve_config.yaml", file=sys.stderr)
+        raise SystemExit(2)
+    raise SystemExit(main(Path(sys.argv[1]).resolve()))

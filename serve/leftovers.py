@@ -1,0 +1,104 @@
+"""Processes and ports that an earlier run may still hold.
+
+HAProxy and vLLM's engine processes outlive a Ray that was killed. They are told from other programs' by what only ours
+have: a HAProxy config in this checkout's own folder, or vLLM's process title with this checkout as working directory.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from serve.processes import descendants, end, title
+
+
+class Leftovers:
+    """Of the checkout at `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        # Not below the checkout: a Unix socket's path holds about a hundred bytes.
+        digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+        self._haproxy = Path(tempfile.gettempdir()) / f"switchboard-{digest}"
+        self._noted: dict[int, psutil.Process] = {}
+
+    def haproxy_environment(self) -> dict[str, str]:
+        """Where Serve is to keep HAProxy's files, so that its processes can be told from others'."""
+        self._haproxy.mkdir(parents=True, exist_ok=True)
+        return {
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(self._haproxy / "haproxy.cfg"),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(self._haproxy / "admin.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self._haproxy),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(self._haproxy / "server-state"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(self._haproxy / "metrics.sock"),
+        }
+
+    def note_descendants(self, pid: int) -> None:
+        """Remember a run's processes while their parents can still be told."""
+        try:
+            self._noted |= {child.pid: child for child in descendants(psutil.Process(pid))}
+        except psutil.NoSuchProcess:
+            return
+
+    def end(self, patience_s: float = 0.0) -> list[str]:
+        """End what is left after `patience_s`. Returns a line for each process."""
+        _, left = psutil.wait_procs(self._found(), timeout=patience_s)
+        return end(left)
+
+    def _found(self) -> list[psutil.Process]:
+        found = dict(self._noted)
+        for process in psutil.process_iter(["name", "cmdline", "ppid"]):
+            if self._is_ours(process):
+                found[process.pid] = process
+        return list(found.values())
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        command = process.info["cmdline"] or []
+        if any(str(self._haproxy) in part for part in command):
+            return True
+        title = " ".join(command) or process.info["name"]
+        if not title.startswith("VLLM::") or process.info["ppid"] != 1:
+            return False
+        try:
+            return Path(process.cwd()) == self._root
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            return False
+
+
+def taken_ports(ports: Mapping[int, str]) -> list[str]:
+    """A line for each port that cannot be listened on: who has it and which setting moves ours."""
+    return [
+        f"port {port} ({setting}) is in use{_owner(port)}: stop that program, or choose another port"
+        for port, setting in ports.items()
+        if _in_use(port)
+    ]
+
+
+def _in_use(port: int) -> bool:
+    with socket.socket() as probe:
+        # As HAProxy does: a port whose old connections are still dying is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return True
+    return False
+
+
+def _owner(port: int) -> str:
+    try:
+        connections = psutil.net_connections("tcp")
+    except psutil.AccessDenied:
+        return ""
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
+            return f" by {title(psutil.Process(connection.pid))} (process {connection.pid})"
+    return ""
