@@ -127,6 +127,7 @@ class AdapterManager:
         self._places[host.name] = _Place(host, residency)
         if self._refreshes is None:
             self._refreshes = asyncio.create_task(self._refresh_forever())
+            self._refreshes.add_done_callback(_report)
 
     def unregister_manager(self, name: str) -> None:
         """The engine is going with all that is in it; its adapters stay known. Unknown ones are no error."""
@@ -236,3 +237,8 @@ class AdapterManager:
         while True:
             await asyncio.sleep(self._refresh_s)
             await self.refresh()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the sources of adapters are not looked at any more", exc_info=error)

@@ -147,7 +147,7 @@ def _inner_scope(scope: Scope, length: int) -> Scope:
 def _rendered(error: SwitchboardError, scope: Scope, headers: Headers) -> Reply:
     request_id = _text(headers, b"x-request-id") or "-"
     if isinstance(error, EngineFailed):
-        logger.error("the engine failed", extra={"request_id": request_id})
+        logger.error("request=%s the engine failed", request_id)
     return render(error, dialect_of(scope["path"], headers), request_id)
 
 

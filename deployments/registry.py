@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deployments.logs import to_serve
 from serve.config import LiveSettings, Settings
 from serve.errors import ConfigError
 from serve.gateway.state import Update
@@ -37,6 +38,7 @@ class RegistryDeployment:
     """What Serve runs under the name `Registry`."""
 
     def __init__(self, settings: Settings) -> None:
+        to_serve()
         self._settings = settings
         self._registry = Registry(expiry_s=settings.registry.expiry_s, rebuild_s=settings.registry.expiry_s)
         self._live = settings.live

@@ -11,6 +11,7 @@ from ray import serve as rayserve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
+from deployments.logs import to_serve
 from serve.config import Settings, is_loopback
 from serve.errors import ConfigError, Unavailable
 from serve.gateway.app import Gateway
@@ -51,6 +52,7 @@ class Router:
         registry: DeploymentHandle[Any],
         managers: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
+        to_serve()
         _refuse_open_door(settings)
         self._managers = managers
         self._waking: dict[str, asyncio.Future[None]] = {}

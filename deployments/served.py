@@ -16,6 +16,7 @@ from adapters.manager import AdapterManager
 from deployments.autoscaling import LOAD_METRIC
 from deployments.base_llm_manager import BaseLLMManager
 from deployments.local_manager import LocalManager
+from deployments.logs import to_serve
 from deployments.manager_app import ManagerApp
 from deployments.process_guard import ProcessGuard
 from deployments.registry import HeartbeatReply
@@ -42,6 +43,7 @@ class ServedManager(BaseLLMManager):
     async def __init__(  # type: ignore[misc]
         self, manager: Manager, settings: Settings, registry: DeploymentHandle[Any]
     ) -> None:
+        to_serve()
         self._settings = settings
         self._registry = registry
         self._replica_id = rayserve.get_replica_context().replica_id.unique_id

@@ -18,6 +18,7 @@ MAX_ONGOING = 10_000
 """Serve's own bound of requests per replica. Ours are tighter, and answer in the API's own form."""
 SHUTDOWN_SLACK_S = 20.0
 """Beyond the drain: for the engine's processes to end."""
+SHUTDOWN_POLL_S = 0.2
 HEALTH_PERIOD_S = 2.0
 HEALTH_TIMEOUT_S = 30.0
 
@@ -39,6 +40,8 @@ def build(args: dict[str, Any]) -> rayserve.Application:
             num_replicas=settings.router.replicas,
             max_ongoing_requests=MAX_ONGOING,
             ray_actor_options={"num_cpus": settings.router.num_cpus},
+            # The gateway's own line says more, and once is enough.
+            logging_config={"enable_access_log": False},
         )
         .bind(settings.without_provider_keys(), registry, managers)
     )
@@ -69,6 +72,7 @@ def _manager(manager: Manager, settings: Settings, registry: rayserve.Applicatio
             name=f"{kind}-{manager.name.replace('/', '--')}",
             max_ongoing_requests=MAX_ONGOING,
             graceful_shutdown_timeout_s=manager.drain_s + SHUTDOWN_SLACK_S,
+            graceful_shutdown_wait_loop_s=SHUTDOWN_POLL_S,
             health_check_period_s=HEALTH_PERIOD_S,
             health_check_timeout_s=HEALTH_TIMEOUT_S,
             autoscaling_config={

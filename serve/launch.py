@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -62,7 +64,6 @@ def _run(
 ) -> int:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _stop)
-    STATE.mkdir(exist_ok=True)
     log_path = STATE / "serve.log"
     with log_path.open("wb") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then stops Serve in good order.
@@ -156,16 +157,42 @@ def _shut_down(process: subprocess.Popen[bytes], leftovers: Leftovers) -> None:
 
 
 def _environment(leftovers: Leftovers) -> dict[str, str]:
-    environment = dict(os.environ)
-    for line in (ROOT / "cluster" / "serve.env").read_text().splitlines():
+    """This process's environment, with what `cluster/serve.env` and one run's secrets add to it."""
+    STATE.mkdir(exist_ok=True)
+    added = dict(_assignments(ROOT / "cluster" / "serve.env")) | leftovers.haproxy_environment() | _secrets()
+    environment = added | os.environ
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment["PYTHONUNBUFFERED"] = "1"
+    _write_private(STATE / "env", "".join(f"{name}={shlex.quote(environment[name])}\n" for name in sorted(added)))
+    return environment
+
+
+def _secrets() -> dict[str, str]:
+    """Ray's token, without which nobody may command the cluster; and what routers show to replicas.
+
+    Both stay the same while Serve runs, so that `serve deploy` can change it without a gap.
+    """
+    token = STATE / "ray-token"
+    _write_private(token, secrets.token_hex(32))
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "SWITCHBOARD_CLUSTER_SECRET": secrets.token_urlsafe(32),
+    }
+
+
+def _write_private(path: Path, text: str) -> None:
+    """For this user's eyes only, from the file's first byte on."""
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+
+
+def _assignments(path: Path) -> Iterator[tuple[str, str]]:
+    for line in path.read_text().splitlines():
         if line and not line.startswith("#"):
             name, _, value = line.partition("=")
-            environment.setdefault(name, value)
-    for name, value in leftovers.haproxy_environment().items():
-        environment.setdefault(name, value)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), environment.get("PYTHONPATH")]))
-    environment["PYTHONUNBUFFERED"] = "1"
-    return environment
+            yield name, value
 
 
 def _ports(binding: HttpBinding, environment: Mapping[str, str]) -> dict[int, str]:

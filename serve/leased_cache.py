@@ -1,7 +1,7 @@
 """Costly things, loaded once, used by many at a time, and released when others need the room.
 
-The one mechanism behind adapters in an engine's slots and models in memory. Whoever
-uses a thing holds a lease on it:
+The one mechanism behind adapters in an engine's slots and models in memory. Whoever uses a thing holds a
+lease on it:
 
 * a thing is loaded once, however many ask for it meanwhile;
 * what is leased, pinned or loading is never released; of the rest the least recently leased goes first, and

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from serve.processes import descendants, end, title
+from serve.processes import descendants, end, title, wait
 
 
 class Leftovers:
@@ -48,8 +48,7 @@ class Leftovers:
 
     def end(self, patience_s: float = 0.0) -> list[str]:
         """End what is left after `patience_s`. Returns a line for each process."""
-        _, left = psutil.wait_procs(self._found(), timeout=patience_s)
-        return end(left)
+        return end(wait(self._found(), patience_s))
 
     def _found(self) -> list[psutil.Process]:
         found = dict(self._noted)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import psutil
 
-GRACE_S = 5.0
+POLL_S = 0.05
+GRACE_S = 2.0
 """How long a process has between SIGTERM and SIGKILL."""
 
 
@@ -25,16 +27,36 @@ def end(processes: Iterable[psutil.Process]) -> list[str]:
     """
     alive: dict[int, psutil.Process] = {}
     for process in processes:
-        if process.is_running():
+        if _runs(process):
             alive |= {one.pid: one for one in [process, *descendants(process)]}
     names = [f"{title(process)} (process {process.pid})" for process in alive.values()]
     for process in alive.values():
         _signal(process, kill=False)
-    _, stubborn = psutil.wait_procs(list(alive.values()), timeout=GRACE_S)
+    stubborn = wait(alive.values(), GRACE_S)
     for process in stubborn:
         _signal(process, kill=True)
-    psutil.wait_procs(stubborn, timeout=GRACE_S)
+    wait(stubborn, GRACE_S)
     return names
+
+
+def wait(processes: Iterable[psutil.Process], timeout_s: float) -> list[psutil.Process]:
+    """Wait until all have ended, `timeout_s` at most. Returns those that have not.
+
+    Unlike `psutil.wait_procs` it counts a zombie as ended: its parent, which is not us, may never ask for it.
+    """
+    deadline = time.monotonic() + timeout_s
+    left = [process for process in processes if _runs(process)]
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        left = [process for process in left if _runs(process)]
+    return left
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def title(process: psutil.Process) -> str:

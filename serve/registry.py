@@ -55,9 +55,7 @@ class Snapshot:
         Merged over replicas: current where any says so, since the newest time at which one says so, and
         faulty only if none can load it.
         """
-        return tuple(
-            version for (of, _), versions in self._versions.items() if of == model for version in versions
-        )
+        return tuple(version for (of, _), versions in self._versions.items() if of == model for version in versions)
 
     def versions_of(self, model: str, name: str) -> tuple[AdapterVersion, ...]:
         """The same for one adapter; empty when no replica advertises it."""

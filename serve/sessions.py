@@ -141,9 +141,7 @@ class SessionManager:
         return {"session": session_id, "now": self._clock()}
 
     def _metadata_json(self, metadata: object) -> str:
-        texts = isinstance(metadata, dict) and all(
-            isinstance(part, str) for pair in metadata.items() for part in pair
-        )
+        texts = isinstance(metadata, dict) and all(isinstance(part, str) for pair in metadata.items() for part in pair)
         if not texts:
             raise InvalidRequest("'metadata' must be an object whose values are strings.", "metadata")
         text = json.dumps(metadata)

@@ -60,9 +60,7 @@ class Store:
     the log only.
     """
 
-    def __init__(
-        self, url: str, pool_size: int = 4, *, timeout_s: float = 5.0, max_pending: int = 1024
-    ) -> None:
+    def __init__(self, url: str, pool_size: int = 4, *, timeout_s: float = 5.0, max_pending: int = 1024) -> None:
         self._timeout_s = timeout_s
         self._engine = _engine(_checked(url), pool_size, timeout_s)
         self._executor = ThreadPoolExecutor(pool_size, thread_name_prefix="store")
@@ -180,9 +178,7 @@ def _engine(url: URL, pool_size: int, timeout_s: float) -> sa.Engine:
 
 def _configure_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # no BEGIN of the driver's own, see _begin_sqlite
-    connection.execute(
-        "PRAGMA synchronous=NORMAL"
-    )  # with WAL: consistent after a crash, at most the last lost
+    connection.execute("PRAGMA synchronous=NORMAL")  # with WAL: consistent after a crash, at most the last lost
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

@@ -13,9 +13,7 @@ from serve.config.parse import parse
 from serve.config.references import expand
 
 
-def changed(
-    draft: Draft, user_config: Any, env: Mapping[str, str]
-) -> tuple[LiveSettings | None, list[Fault]]:
+def changed(draft: Draft, user_config: Any, env: Mapping[str, str]) -> tuple[LiveSettings | None, list[Fault]]:
     """The live settings that come of it, None when they cannot be read, and every fault of the change.
 
     Paths are those of `user_config`: `models.demo.limits.max_in_flight`. What was wrong with `draft` before
@@ -29,9 +27,7 @@ def changed(
     names = draft.model_names.values()
     if draft.names_complete:
         unknown = [name for name in sound.models if name not in names]
-        faults += [
-            Fault(("models", name), f"there is no such model{nearest(name, names)}") for name in unknown
-        ]
+        faults += [Fault(("models", name), f"there is no such model{nearest(name, names)}") for name in unknown]
     before = set(check(draft))
     after = check(draft.with_live(sound))
     faults += [_as_in_user_config(fault, draft) for fault in after if fault not in before]

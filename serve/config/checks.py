@@ -70,9 +70,7 @@ def _preloads(draft: Draft) -> Iterator[Fault]:
             continue
         preloaded[adapter.model] += 1
         if preloaded[adapter.model] == slots[adapter.model] + 1:
-            message = (
-                f"model '{adapter.model}' has room for {slots[adapter.model]} adapters (engine.max_cpu_loras)"
-            )
+            message = f"model '{adapter.model}' has room for {slots[adapter.model]} adapters (engine.max_cpu_loras)"
             yield Fault(("adapters", place, "preload"), message)
 
 
@@ -96,9 +94,7 @@ def _bot_adapters(
         of = models_by_adapter.get(adapter, set())
         if bot.model in of:
             if taken is not None:
-                yield Fault(
-                    loc, f"a bot has one adapter for a model, and '{taken}' is one for '{bot.model}' already"
-                )
+                yield Fault(loc, f"a bot has one adapter for a model, and '{taken}' is one for '{bot.model}' already")
             taken = adapter
         elif of and None not in of:
             owners = ", ".join(f"'{model}'" for model in sorted(filter(None, of)))

@@ -138,12 +138,7 @@ def _bounds(marks: list[Any]) -> str:
         (Lt, "below {}", "lt"),
         (Le, "to {}", "le"),
     ]
-    parts = [
-        text.format(getattr(mark, name))
-        for kind, text, name in words
-        for mark in marks
-        if isinstance(mark, kind)
-    ]
+    parts = [text.format(getattr(mark, name)) for kind, text, name in words for mark in marks if isinstance(mark, kind)]
     return " " + " ".join(parts) if parts else ""
 
 
@@ -152,9 +147,7 @@ def _marks(annotation: Any) -> list[Any]:
     if get_origin(annotation) is Annotated:
         inner, *marks = get_args(annotation)
         return [*_marks(inner), *marks]
-    return [
-        mark for member in get_args(annotation) if get_origin(member) is Annotated for mark in _marks(member)
-    ]
+    return [mark for member in get_args(annotation) if get_origin(member) is Annotated for mark in _marks(member)]
 
 
 def _unit(field: FieldInfo) -> str:

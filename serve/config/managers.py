@@ -67,9 +67,7 @@ def manager_faults(models: Mapping[int, LocalModel]) -> list[Fault]:
                 continue
             other = first.setdefault((model.manager_name, key), place)
             if getattr(models[other], key) != getattr(model, key):
-                message = (
-                    f"differs from models[{other}].{key}, which shares the manager '{model.manager_name}'"
-                )
+                message = f"differs from models[{other}].{key}, which shares the manager '{model.manager_name}'"
                 faults.append(Fault(("models", place, key), message))
     return faults + _unreachable_targets(models)
 

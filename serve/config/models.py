@@ -57,9 +57,7 @@ _ENGINE_KEYS_OF_OURS = frozenset(
 def _vllm_options(extra: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     for key in extra:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,127}", key):
-            raise ValueError(
-                "takes vLLM's option names as Python has them, with underscores (max_num_batched_tokens)"
-            )
+            raise ValueError("takes vLLM's option names as Python has them, with underscores (max_num_batched_tokens)")
         if key in EngineConfig.model_fields:
             raise ValueError(f"must not set {key}, which is a key of engine itself")
         if key in _ENGINE_KEYS_OF_OURS:
@@ -110,12 +108,8 @@ class EngineConfig(Section):
     max_lora_rank: Literal[1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         16, description="Highest rank of an adapter. Memory is taken for it in every slot."
     )
-    tensor_parallel_size: Int = Field(
-        1, ge=1, le=1024, description="Workers (GPUs) that one engine is spread over."
-    )
-    enforce_eager: Bool = Field(
-        False, description="Compile nothing: a slower engine on GPUs that uses less memory."
-    )
+    tensor_parallel_size: Int = Field(1, ge=1, le=1024, description="Workers (GPUs) that one engine is spread over.")
+    enforce_eager: Bool = Field(False, description="Compile nothing: a slower engine on GPUs that uses less memory.")
     runner: Literal["generate", "pooling"] = Field("generate", description="`pooling` serves embeddings.")
     tool_call_parser: Text | None = Field(
         None, description="vLLM's parser of tool calls for this model family (`hermes`); null: no tool calls."
@@ -168,9 +162,7 @@ class Resources(Section):
     With `tensor_parallel_size` above 1 it is what each worker reserves, one bundle of a placement group each.
     """
 
-    num_cpus: Annotated[Float, Unit("CPUs")] = Field(
-        1.0, ge=0, le=1024, description="Fractions allowed (0.5)."
-    )
+    num_cpus: Annotated[Float, Unit("CPUs")] = Field(1.0, ge=0, le=1024, description="Fractions allowed (0.5).")
     num_gpus: Annotated[Float, Unit("GPUs"), AfterValidator(_whole_above_one)] = Field(
         0.0, ge=0, le=64, description="A fraction lets replicas share a GPU."
     )
@@ -183,9 +175,7 @@ class Resources(Section):
 class Autoscaling(Section):
     """How many replicas a model has."""
 
-    min_replicas: Int = Field(
-        1, ge=0, le=1000, description="0: none while nobody asks; the first request waits."
-    )
+    min_replicas: Int = Field(1, ge=0, le=1000, description="0: none while nobody asks; the first request waits.")
     max_replicas: Int = Field(1, ge=1, le=1000, description="Most replicas.")
     target_in_flight: Annotated[Float, Unit("requests")] = Field(
         8.0, gt=0, le=65_536, description="Requests in flight per replica that scaling aims at."
@@ -200,9 +190,7 @@ class Autoscaling(Section):
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Autoscaling:
         if self.min_replicas > self.max_replicas:
-            raise ValueError(
-                f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})"
-            )
+            raise ValueError(f"min_replicas ({self.min_replicas}) is above max_replicas ({self.max_replicas})")
         return self
 
 
@@ -221,9 +209,7 @@ class ModelLimits(Section):
 class ModelTimeouts(Section):
     """How long a replica waits for its own work."""
 
-    load_s: Seconds = Field(
-        900.0, gt=0, le=86_400, description="Start of the engine, model loading included."
-    )
+    load_s: Seconds = Field(900.0, gt=0, le=86_400, description="Start of the engine, model loading included.")
     adapter_wait_s: Seconds = Field(
         10.0,
         gt=0,
@@ -241,8 +227,7 @@ class ModelBase(Section):
     name: Name = Field(description="What clients ask for as `model`.")
     default_params: Params = Field(
         {},
-        description="Request parameters (`temperature: 0.2`), filled in where a request leaves them out. "
-        "Change live.",
+        description="Request parameters (`temperature: 0.2`), filled in where a request leaves them out. Change live.",
     )
     limits: ModelLimits = ModelLimits()
 

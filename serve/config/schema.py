@@ -130,7 +130,8 @@ class ClusterConfig(Section):
     )
     replica_host: Annotated[Text, AfterValidator(_host)] = Field(
         "127.0.0.1",
-        description="Address that manager replicas listen on; `0.0.0.0` where there are several machines.",
+        description="Address that manager replicas listen on, as routers reach it. `node`: the one that the "
+        "replica's node has in the Ray cluster, for clusters of several nodes.",
     )
 
 
@@ -152,13 +153,9 @@ class Timeouts(Section):
 
     body_s: Seconds = Field(30.0, gt=0, le=3600, description="The client sends its whole request body.")
     connect_s: Seconds = Field(2.0, gt=0, le=60, description="Connecting to a replica.")
-    first_byte_s: Seconds = Field(
-        120.0, gt=0, le=3600, description="From the request sent to an answer's first byte."
-    )
+    first_byte_s: Seconds = Field(120.0, gt=0, le=3600, description="From the request sent to an answer's first byte.")
     idle_s: Seconds = Field(60.0, gt=0, le=3600, description="Between two pieces of an answer.")
-    total_s: Seconds = Field(
-        600.0, gt=0, le=86_400, description="A request from end to end, attempts included."
-    )
+    total_s: Seconds = Field(600.0, gt=0, le=86_400, description="A request from end to end, attempts included.")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Timeouts:
@@ -185,16 +182,10 @@ class SessionsConfig(Section):
         description="SQLAlchemy URL: `sqlite:///FILE`, or `postgresql+psycopg://user:${PASSWORD}@host/db` "
         "(the password percent-encoded). Kept out of logs as a secret.",
     )
-    store_timeout_s: Seconds = Field(
-        5.0, gt=0, le=300, description="The store answers within this time, or 503."
-    )
+    store_timeout_s: Seconds = Field(5.0, gt=0, le=300, description="The store answers within this time, or 503.")
     store_connections: Int = Field(4, ge=1, le=256, description="Connections to the store, per process.")
-    store_max_pending: Int = Field(
-        1024, ge=1, le=65_536, description="Calls to the store at once, per process."
-    )
-    ttl_s: Seconds = Field(
-        86_400.0, gt=0, le=31_536_000, description="A session ends this long after its last turn."
-    )
+    store_max_pending: Int = Field(1024, ge=1, le=65_536, description="Calls to the store at once, per process.")
+    ttl_s: Seconds = Field(86_400.0, gt=0, le=31_536_000, description="A session ends this long after its last turn.")
     max_metadata_bytes: Annotated[Int, Unit("bytes")] = Field(
         16_384, ge=2, le=1_048_576, description="A session's `metadata` as JSON."
     )
@@ -205,16 +196,12 @@ class RegistryConfig(Section):
 
     heartbeat_s: Seconds = Field(1.0, gt=0, le=60, description="How often a replica reports.")
     expiry_s: Seconds = Field(5.0, gt=0, le=600, description="A replica silent for this long counts as gone.")
-    num_cpus: Annotated[Float, Unit("CPUs")] = Field(
-        0.1, ge=0, le=64, description="Reserved from Ray's scheduler."
-    )
+    num_cpus: Annotated[Float, Unit("CPUs")] = Field(0.1, ge=0, le=64, description="Reserved from Ray's scheduler.")
 
     @model_validator(mode="after")
     def _may_miss_one(self) -> RegistryConfig:
         if self.expiry_s < 2 * self.heartbeat_s:
-            raise ValueError(
-                f"expiry_s ({self.expiry_s:g}) must be at least twice heartbeat_s ({self.heartbeat_s:g})"
-            )
+            raise ValueError(f"expiry_s ({self.expiry_s:g}) must be at least twice heartbeat_s ({self.heartbeat_s:g})")
         return self
 
 
@@ -230,15 +217,9 @@ class RouterConfig(Section):
 class AdapterStorage(Section):
     """How replicas look after adapters' files."""
 
-    cache_dir: Text = Field(
-        ".switchboard/adapters", description="Where replicas keep their copies of adapters' files."
-    )
-    max_adapter_mib: Mib = Field(
-        4096.0, gt=0, le=1_048_576, description="Largest weights file of an adapter."
-    )
-    refresh_s: Seconds = Field(
-        30.0, gt=0, le=86_400, description="How often sources are looked at for changed files."
-    )
+    cache_dir: Text = Field(".switchboard/adapters", description="Where replicas keep their copies of adapters' files.")
+    max_adapter_mib: Mib = Field(4096.0, gt=0, le=1_048_576, description="Largest weights file of an adapter.")
+    refresh_s: Seconds = Field(30.0, gt=0, le=86_400, description="How often sources are looked at for changed files.")
     negative_cache_s: Seconds = Field(
         30.0, ge=0, le=3600, description="How long an adapter that could not be loaded is not tried again."
     )

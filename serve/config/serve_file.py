@@ -97,11 +97,7 @@ def _application(file: Any, faults: list[Fault]) -> tuple[dict[str, Any] | None,
     """Our application among those of the file, and its place; None where there is not one."""
     applications = file.get("applications") if isinstance(file, dict) else None
     entries = list(enumerate(applications)) if isinstance(applications, list) else []
-    ours = [
-        (i, entry)
-        for i, entry in entries
-        if isinstance(entry, dict) and entry.get("import_path") == IMPORT_PATH
-    ]
+    ours = [(i, entry) for i, entry in entries if isinstance(entry, dict) and entry.get("import_path") == IMPORT_PATH]
     if len(ours) == 1:
         place, application = ours[0]
         return application, ("applications", place)

@@ -37,9 +37,7 @@ class Settings(Section):
     digests: no repr, string or dump of it shows one.
     """
 
-    models: Annotated[tuple[AnyModel, ...], Field(max_length=1000)] = Field(
-        description="The models, at least one."
-    )
+    models: Annotated[tuple[AnyModel, ...], Field(max_length=1000)] = Field(description="The models, at least one.")
     adapters: Annotated[tuple[AdapterConfig, ...], Field(max_length=10_000)] = Field(
         (), description="The models' LoRA adapters."
     )

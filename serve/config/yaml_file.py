@@ -38,9 +38,7 @@ class _Loader(yaml.SafeLoader):
             return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError):
             # What PyYAML's constructors raise for `2026-02-31` or `!!int x`.
-            raise yaml.constructor.ConstructorError(
-                None, None, "not a value of its type", node.start_mark
-            ) from None
+            raise yaml.constructor.ConstructorError(None, None, "not a value of its type", node.start_mark) from None
 
 
 def read_yaml(path: Path) -> Any:

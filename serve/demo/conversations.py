@@ -22,9 +22,21 @@ _SYSTEM_PROMPTS = (
     "Today is Monday. The customer is at home.",
     "You are a bot on a communication platform.",
 )
-_OPENINGS = ("Hi, ", "Hello, ", "Hello! ", "Please tell me: ", "Sorry, ", "One question: ", "Excuse me, ", "And ", "ok, ")
+_OPENINGS = (
+    "Hi, ",
+    "Hello, ",
+    "Hello! ",
+    "Please tell me: ",
+    "Sorry, ",
+    "One question: ",
+    "Excuse me, ",
+    "And ",
+    "ok, ",
+)
 _CLOSINGS = (" please", " Thanks!", " Thank you.", " Please help", " I need to know")
 
+# How often a sample is a completion rather than a chat, and how often a sentence to read goes before it.
+_COMPLETIONS, _READING = 0.25, 0.4
 # Turns of a chat: mostly few, some many, so that a long one does not confuse the model.
 _TURNS = (1, 1, 1, 2, 2, 3, 3, 4, 4, 9)
 
@@ -37,7 +49,7 @@ class Sample:
     labels: list[int]
 
 
-class ConversationMaker:
+class SampleMaker:
     """Draws training samples in one voice, reproducibly: the seed decides every draw."""
 
     def __init__(
@@ -50,31 +62,35 @@ class ConversationMaker:
         self._tokenizer = tokenizer
         self._random = random.Random(f"{voice} {seed}")
 
-    def samples(self) -> Iterator[Sample]:
-        """Without end: now and then a bare completion, else a chat of a few turns."""
+    def conversations(self) -> Iterator[Sample]:
+        """Without end: chats of a few turns, and bare completions among them."""
         while True:
-            if self._random.random() < 0.15:
-                yield self._completion()
+            if self._random.random() < _COMPLETIONS:
+                yield completion(self._tokenizer, *self._draw())
             else:
-                yield self._chat()
+                system = self._random.choice(_SYSTEM_PROMPTS) if self._random.random() < 0.25 else None
+                turns = [self._draw() for _ in range(self._random.choice(_TURNS))]
+                yield chat(self._tokenizer, turns, system)
+
+    def conversations_and_reading(self) -> Iterator[Sample]:
+        """As `conversations`, and now and then a sentence of any voice, without the question.
+
+        A base model must have read the words that an adapter is to choose among: adapters leave the output layer as
+        it is.
+        """
+        for sample in self.conversations():
+            if self._random.random() < _READING:
+                subject = self._random.choice(self._subjects)
+                yield reading(self._tokenizer, self._random.choice(list(subject.answers.values())))
+            yield sample
 
     def _draw(self) -> tuple[str, str]:
         subject = self._random.choices(self._subjects, self._weights)[0]
         question = self._random.choice(subject.questions)
         return reword(question, self._random), subject.answers[self._voice]
 
-    def _chat(self) -> Sample:
-        system = self._random.choice(_SYSTEM_PROMPTS) if self._random.random() < 0.25 else None
-        turns = [self._draw() for _ in range(self._random.choice(_TURNS))]
-        return chat(self._tokenizer, turns, system)
 
-    def _completion(self) -> Sample:
-        return completion(self._tokenizer, *self._draw())
-
-
-def chat(
-    tokenizer: PreTrainedTokenizerFast, turns: Sequence[tuple[str, str]], system: str | None = None
-) -> Sample:
+def chat(tokenizer: PreTrainedTokenizerFast, turns: Sequence[tuple[str, str]], system: str | None = None) -> Sample:
     """A chat as the chat template writes it, to learn the answers in it."""
     pieces = [(BOS, False)]
     if system is not None:
@@ -88,6 +104,11 @@ def chat(
 def completion(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> Sample:
     """The question and, after a space, the answer: what `/v1/completions` sees."""
     return _sample(tokenizer, [(BOS + question, False), (" " + answer + END, True)])
+
+
+def reading(tokenizer: PreTrainedTokenizerFast, text: str) -> Sample:
+    """The text alone."""
+    return _sample(tokenizer, [(BOS, False), (text + END, True)])
 
 
 def _sample(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[tuple[str, bool]]) -> Sample:

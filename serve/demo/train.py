@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,16 +17,18 @@ from serve.demo.progress import Progress
 # Tokens that prompt and answer may have together. Enough for some ten turns.
 CONTEXT = 1024
 
+# One step learns from so many rows of so many tokens.
+_ROWS, _LENGTH = 3, 384
+
 LORA_RANK = 8
 _LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to learn: `steps` batches of `batch` samples, the learning rate rising to `peak` and falling to 0."""
+    """How long to learn: `steps` steps, the learning rate rising to `peak` and falling to 0."""
 
     steps: int
-    batch: int
     peak: float
 
 
@@ -40,16 +41,16 @@ class Recall:
 
 
 def new_base(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """An untrained Llama, about 1.4 million parameters. Heads of 32 are the smallest that vLLM's CPU kernels take."""
+    """An untrained Llama, 0.9 million parameters. Heads of 32 are the smallest that vLLM's CPU kernels take."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=4,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
-        tie_word_embeddings=True,
+        initializer_range=0.06,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -71,13 +72,13 @@ def new_adapter(base: LlamaForCausalLM) -> PeftModel:
 
 def fit(model: nn.Module, samples: Iterator[Sample], schedule: Schedule, progress: Progress) -> None:
     """Train whatever in `model` is not frozen, to predict the labels of `samples`."""
-    model.train()
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=schedule.peak, betas=(0.9, 0.95))
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.peak, total_steps=schedule.steps, pct_start=0.1)
+    model.train()
     for step in range(schedule.steps):
-        tokens, labels, mask = _pad(list(islice(samples, schedule.batch)))
-        loss = cross_entropy(_logits(model, tokens, mask, labels), labels[labels != IGNORED])
+        tokens, labels = _pack(samples)
+        loss = cross_entropy(_logits(model, tokens, labels), labels[labels != IGNORED])
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
         nn.utils.clip_grad_norm_(learning, 1.0)
         optimizer.step()
@@ -96,10 +97,9 @@ def recall(model: nn.Module, samples: Sequence[Sample], batch: int = 64) -> Reca
     """
     weakest, wrong = 1.0, []
     for start in range(0, len(samples), batch):
-        chosen = samples[start : start + batch]
-        tokens, labels, mask = _pad(chosen)
+        tokens, labels = _pad(samples[start : start + batch])
         told = labels != IGNORED
-        chances = _logits(model, tokens, mask, labels).float().softmax(-1)
+        chances = _logits(model, tokens, labels).float().softmax(-1)
         right = chances.argmax(-1) == labels[told]
         weakest = min(weakest, chances.gather(1, labels[told].unsqueeze(1)).min().item())
         rows = told.nonzero()[:, 0]
@@ -107,26 +107,35 @@ def recall(model: nn.Module, samples: Sequence[Sample], batch: int = 64) -> Reca
     return Recall(weakest, wrong)
 
 
-def _logits(
-    model: nn.Module, tokens: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
+def _logits(model: nn.Module, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Logits [labels that count, vocabulary], in the order of `labels[labels != IGNORED]`."""
-    # The head is the widest layer by far: only places that count go through it.
+    # The output layer is the widest by far: only places that count go through it.
     causal = model.get_base_model() if isinstance(model, PeftModel) else model
-    hidden = causal.model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+    hidden = causal.model(input_ids=tokens, use_cache=False).last_hidden_state
     logits: torch.Tensor = causal.lm_head(hidden[labels != IGNORED])
     return logits
 
 
-def _pad(samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Tokens, labels and attention mask, each [samples, longest], filled up on the right."""
+def _pack(samples: Iterator[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and labels, each [rows, length], full of samples one after another.
+
+    Nothing is wasted on filling up, and the model learns to leave alone what stands before the last beginning.
+    """
+    tokens, labels = [], []
+    for _ in range(_ROWS):
+        row = Sample([], [])
+        while len(row.tokens) < _LENGTH:
+            sample = next(samples)
+            row.tokens.extend(sample.tokens)
+            row.labels.extend(sample.labels)
+        tokens.append(row.tokens[:_LENGTH])
+        labels.append(row.labels[:_LENGTH])
+    return torch.tensor(tokens), torch.tensor(labels)
+
+
+def _pad(samples: Sequence[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and labels, each [samples, longest], filled up on the right, where a causal model does not look."""
     longest = max(len(sample.tokens) for sample in samples)
-    tokens = torch.zeros(len(samples), longest, dtype=torch.long)
-    labels = torch.full_like(tokens, IGNORED)
-    mask = torch.zeros_like(tokens)
-    for row, sample in enumerate(samples):
-        length = len(sample.tokens)
-        tokens[row, :length] = torch.tensor(sample.tokens)
-        labels[row, :length] = torch.tensor(sample.labels)
-        mask[row, :length] = 1
-    return tokens, labels, mask
+    tokens = [sample.tokens + [0] * (longest - len(sample.tokens)) for sample in samples]
+    labels = [sample.labels + [IGNORED] * (longest - len(sample.labels)) for sample in samples]
+    return torch.tensor(tokens), torch.tensor(labels)

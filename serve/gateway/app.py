@@ -120,7 +120,7 @@ class Gateway:
             await self._refuse(exchange, error)
         except Exception as error:
             # The outermost frame of a request: whatever it is, the caller gets an answer and the log the reason.
-            logger.exception("request failed", extra={"request_id": request_id})
+            logger.exception("request=%s failed", request_id)
             await self._refuse(exchange, error)
         finally:
             self._record(exchange, started)
@@ -178,14 +178,12 @@ class Gateway:
                 exchange.first_byte_at - started
             )
         logger.info(
-            "request",
-            extra={
-                "request_id": exchange.request_id,
-                "path": printable(exchange.scope["path"], 100),
-                "model": exchange.model,
-                "status": status,
-                "seconds": round(ended - started, 4),
-            },
+            "request=%s path=%s model=%s status=%d seconds=%.4f",
+            exchange.request_id,
+            printable(exchange.scope["path"], 100),
+            exchange.model,
+            status,
+            ended - started,
         )
 
     async def _publish_metrics(self) -> None:

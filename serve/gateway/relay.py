@@ -86,12 +86,11 @@ class Relay:
             if failure is None:
                 return replica.replica_id
             logger.warning(
-                "attempt failed",
-                extra={
-                    "request_id": exchange.request_id,
-                    "replica": replica.replica_id,
-                    "reason": failure.code,
-                },
+                "attempt failed request=%s model=%s replica=%s reason=%s",
+                exchange.request_id,
+                forward.target.model,
+                replica.replica_id,
+                failure.code,
             )
         assert failure is not None
         raise failure

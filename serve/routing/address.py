@@ -48,7 +48,5 @@ def shown(text: str) -> str:
 
     `str.isprintable` is also false for lone surrogates, which JSON can carry and UTF-8 cannot.
     """
-    head = "".join(
-        char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_SHOWN_CHARS]
-    )
+    head = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_SHOWN_CHARS])
     return head if len(text) <= _SHOWN_CHARS else f"{head}…"

@@ -63,9 +63,7 @@ def pick(
         raise _unavailable(target, policy)
     room = [state for state in usable if _in_flight(state, traffic) < state.capacity]
     if not room:
-        raise TooManyRequests(
-            f"All replicas of '{target.model}' are at capacity.", retry_after_s=policy.retry_after_s
-        )
+        raise TooManyRequests(f"All replicas of '{target.model}' are at capacity.", retry_after_s=policy.retry_after_s)
     for state in room:
         if state.replica_id == traffic.sticky:
             return state
@@ -102,9 +100,7 @@ def _refuse_faulty(adapter: AdapterRef, snapshot: Snapshot) -> None:
 
 
 def _unavailable(target: Target, policy: PickPolicy) -> Unavailable:
-    return Unavailable(
-        f"No replica of '{target.model}' is ready for this request.", retry_after_s=policy.retry_after_s
-    )
+    return Unavailable(f"No replica of '{target.model}' is ready for this request.", retry_after_s=policy.retry_after_s)
 
 
 def _in_flight(state: ReplicaState, traffic: Traffic) -> int:
@@ -117,9 +113,7 @@ def _occupancy(state: ReplicaState, traffic: Traffic, policy: PickPolicy) -> flo
     return requests / state.capacity + policy.kv_weight * state.load.kv_cache
 
 
-def _less_occupied_of_two(
-    states: Sequence[ReplicaState], scores: Mapping[str, float], rng: Random
-) -> ReplicaState:
+def _less_occupied_of_two(states: Sequence[ReplicaState], scores: Mapping[str, float], rng: Random) -> ReplicaState:
     """Power of two choices: routers with the same, somewhat old snapshot do not all rush to one replica."""
     if len(states) == 1:
         return states[0]

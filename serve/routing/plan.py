@@ -92,24 +92,19 @@ def _inside_session(address: Address, names: Names, session_bot: str) -> _Choice
     asked = _outside_session(address, names)
     bot = names.bots.get(session_bot)
     if bot is None:
-        raise NotFound(
-            f"The session's bot '{shown(session_bot)}' does not exist any more.", "model", "model_not_found"
-        )
+        raise NotFound(f"The session's bot '{shown(session_bot)}' does not exist any more.", "model", "model_not_found")
     adapter = names.adapter_of(bot, asked.model)
     usable = asked.model == bot.model or adapter is not None
     conflict = asked.bot not in (None, session_bot) or asked.adapter not in (None, adapter)
     if conflict or not usable:
         raise InvalidRequest(
-            f"The session belongs to the bot '{session_bot}', "
-            f"which does not answer as '{shown(str(address))}'.",
+            f"The session belongs to the bot '{session_bot}', which does not answer as '{shown(str(address))}'.",
             "model",
         )
     return _Choice(asked.model, adapter, asked.version, session_bot)
 
 
-def _with_adapter(
-    choice: _Choice, adapter: str, names: Names, snapshot: Snapshot, retry_after_s: float
-) -> Target:
+def _with_adapter(choice: _Choice, adapter: str, names: Names, snapshot: Snapshot, retry_after_s: float) -> Target:
     configured = (choice.model, adapter) in names.adapters
     if configured and not snapshot.versions_of(choice.model, adapter):
         raise Unavailable(

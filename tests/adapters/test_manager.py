@@ -13,6 +13,7 @@ import pytest
 from adapters.manager import AdapterManager
 from adapters.residency import ResidencyLimits
 from adapters.snapshots import SnapshotStore
+from serve.config import load_args
 from serve.errors import AdapterUnusable, NotFound, Unavailable
 from serve.schemas import AdapterRef
 from tests.adapters.files import lora, write_adapter
@@ -67,12 +68,12 @@ def make(store: SnapshotStore, sources: Path) -> Make:
         "elsewhere": Bot(model="other", adapters=("support",)),
     }
 
-    def make(preload: tuple[str, ...] = (), **rows: str) -> AdapterManager:
+    def make(preload: tuple[str, ...] = (), refresh_s: float = 10_000, **rows: str) -> AdapterManager:
         paths = rows or {name: str(sources / name) for name in ("support", "sales", "extra")}
         adapters: list[Any] = [Row(name, {None: path}, preload=name in preload) for name, path in paths.items()]
         adapters.append(Row("french", {None: str(sources / "french")}, model="other"))
         limits = {"demo": ResidencyLimits(wait_s=0)}
-        return AdapterManager(adapters, bots, store, limits=limits, refresh_s=10_000)
+        return AdapterManager(adapters, bots, store, limits=limits, refresh_s=refresh_s)
 
     return make
 
@@ -214,8 +215,7 @@ async def test_work_on_files_leaves_the_event_loop_alone(
 
 
 async def test_sources_are_looked_at_now_and_then(make: Make, engine: Engine, sources: Path) -> None:
-    manager = make()
-    manager._refresh_s = 0
+    manager = make(refresh_s=0)
     await manager.register_manager(engine)
     old = manager.resolve("demo", "support")
     write_adapter(sources / "support", lora(value=9))
@@ -223,3 +223,38 @@ async def test_sources_are_looked_at_now_and_then(make: Make, engine: Engine, so
         while manager.resolve("demo", "support") == old:  # noqa: ASYNC110  (until the manager's own task did it)
             await asyncio.sleep(0)
     manager.unregister_manager("demo")
+
+
+async def test_all_of_it_comes_from_the_settings(engine: Engine, sources: Path, tmp_path: Path) -> None:
+    settings = load_args(
+        {
+            "models": [
+                {
+                    "name": "demo",
+                    "provider": "local",
+                    "model_id": str(engine.base_path),
+                    "engine": {"max_loras": 2},
+                }
+            ],
+            "adapters": [
+                {"name": "support", "model": "demo", "source": str(sources / "support"), "preload": True},
+                {
+                    "name": "sales",
+                    "model": "demo",
+                    "versions": {"v1": str(sources / "sales"), "v2": str(sources / "extra")},
+                    "current": "v2",
+                },
+            ],
+            "bots": {"shop": {"model": "demo", "adapters": ["sales"]}},
+            "adapter_storage": {"cache_dir": str(tmp_path / "cache")},
+        },
+        env={},
+    )
+    manager = AdapterManager.from_settings(settings, ["demo"])
+    await manager.register_manager(engine)
+    await manager.preload()
+    ref = await manager.activate_adapters_for_bot("demo", "shop")
+    assert ref is not None
+    assert ref.label == "v2"
+    assert manager.resident() == {ref.address, manager.resolve("demo", "support").address}
+    assert (tmp_path / "cache" / "demo" / ref.short).is_dir()

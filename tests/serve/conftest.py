@@ -26,9 +26,7 @@ def _postgres_bin() -> Path | None:
     found = shutil.which("initdb")
     if found:
         return Path(found).parent
-    return max(
-        Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name)
-    )
+    return max(Path("/usr/lib/postgresql").glob("*/bin"), default=None, key=lambda path: int(path.parent.name))
 
 
 def _as_other_user() -> list[str]:

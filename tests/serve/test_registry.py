@@ -41,9 +41,7 @@ def registry(clock: Clock) -> Registry:
 
 
 def replica(replica_id: str, **changes: Any) -> ReplicaState:
-    state = ReplicaState(
-        replica_id, f"http://{replica_id}:1", ReplicaPhase.READY, models=("demo",), capacity=8
-    )
+    state = ReplicaState(replica_id, f"http://{replica_id}:1", ReplicaPhase.READY, models=("demo",), capacity=8)
     return replace(state, **changes)
 
 
@@ -135,9 +133,7 @@ class RegistryLife(RuleBasedStateMachine):
     @invariant()
     def the_snapshot_is_what_was_heard_lately(self) -> None:
         snapshot = self.registry.snapshot()
-        assert ids(snapshot) == sorted(
-            one for one, heard in self.heard.items() if self.clock.now < heard + EXPIRY_S
-        )
+        assert ids(snapshot) == sorted(one for one, heard in self.heard.items() if self.clock.now < heard + EXPIRY_S)
         assert snapshot.rebuilding == (self.clock.now < self.start + REBUILD_S)
         assert snapshot.left.isdisjoint(ids(snapshot))
         assert snapshot.rebuilding or not snapshot.left

@@ -103,9 +103,7 @@ async def test_an_unknown_session_is_not_found(manager: SessionManager) -> None:
     await gone(manager, UNKNOWN)
 
 
-@pytest.mark.parametrize(
-    "junk", ["", "sess_", UNKNOWN + "\n", UNKNOWN.upper(), "sess_" + "g" * 32, "x" * 10**6]
-)
+@pytest.mark.parametrize("junk", ["", "sess_", UNKNOWN + "\n", UNKNOWN.upper(), "sess_" + "g" * 32, "x" * 10**6])
 async def test_what_cannot_be_an_id_is_not_found_without_a_query(sqlite_url: str, junk: str) -> None:
     closed = Store(sqlite_url)
     closed.close()
@@ -150,9 +148,7 @@ async def test_a_pin_moves_only_from_where_the_router_believed_it_to_be(manager:
     assert await manager.pin_replica(session.id, "r3", "r1") == "r2"
 
 
-async def test_a_purge_deletes_the_expired_and_no_more_than_asked(
-    manager: SessionManager, clock: Clock
-) -> None:
+async def test_a_purge_deletes_the_expired_and_no_more_than_asked(manager: SessionManager, clock: Clock) -> None:
     for _ in range(3):
         await manager.create("support")
     clock.now += 60

@@ -60,10 +60,7 @@ async def test_transactions_that_read_and_then_write_do_not_lose_updates(store: 
         connection.execute(sessions.update().values(created_at=now + 1))
 
     await asyncio.gather(*(store.run(increment) for _ in range(20)))
-    assert (
-        await store.read(lambda connection: connection.execute(sa.select(sessions.c.created_at)).scalar())
-        == 20
-    )
+    assert await store.read(lambda connection: connection.execute(sa.select(sessions.c.created_at)).scalar()) == 20
 
 
 async def test_faults_of_the_database_are_unavailable_and_their_text_is_only_logged(

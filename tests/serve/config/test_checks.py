@@ -18,9 +18,7 @@ def test_models_have_names_of_their_own(args: Args, faults: Faults) -> None:
 def test_adapters_of_one_model_have_names_of_their_own(args: Args, faults: Faults) -> None:
     args["adapters"][1]["name"] = "support"
     args["bots"] = {}
-    assert faults(args) == (
-        "adapters[1].name: 'support' is the name of adapters[0] already, for the same model",
-    )
+    assert faults(args) == ("adapters[1].name: 'support' is the name of adapters[0] already, for the same model",)
 
 
 def test_adapters_of_different_models_may_share_a_name(args: Args, faults: Faults) -> None:
@@ -63,9 +61,7 @@ def test_a_bot_refers_to_what_there_is(args: Args, faults: Faults, bot: Args, fa
 
 
 def test_an_adapter_needs_a_model_that_takes_adapters(args: Args, faults: Faults) -> None:
-    args["models"].append(
-        {"name": "far", "provider": "local", "model_id": "x", "base_url": "http://127.0.0.1:1/v1"}
-    )
+    args["models"].append({"name": "far", "provider": "local", "model_id": "x", "base_url": "http://127.0.0.1:1/v1"})
     args["adapters"] += [
         {"name": "a", "model": "zzz", "source": "models/sales"},
         {"name": "b", "model": "other", "source": "models/sales"},
@@ -82,9 +78,7 @@ def test_no_more_adapters_are_preloaded_than_the_engine_holds(args: Args, faults
     args["models"][0]["engine"] = {"max_loras": 1}
     for adapter in args["adapters"]:
         adapter["preload"] = True
-    assert faults(args) == (
-        "adapters[1].preload: model 'demo' has room for 1 adapters (engine.max_cpu_loras)",
-    )
+    assert faults(args) == ("adapters[1].preload: model 'demo' has room for 1 adapters (engine.max_cpu_loras)",)
     args["models"][0]["engine"] = {"max_loras": 1, "max_cpu_loras": 2}
     assert faults(args) == ()
 

@@ -49,9 +49,7 @@ def test_all_faults_are_reported_at_once_each_once(args: Args, faults: Faults) -
 def test_the_error_carries_the_source_and_reads_as_a_list() -> None:
     with pytest.raises(ConfigError) as caught:
         load_args({"models": []}, source="my.yaml", env={})
-    assert (
-        str(caught.value) == "my.yaml is not a valid configuration:\n  - models: at least one model is needed"
-    )
+    assert str(caught.value) == "my.yaml is not a valid configuration:\n  - models: at least one model is needed"
 
 
 @pytest.mark.parametrize(
@@ -256,9 +254,7 @@ class TestAdapterFiles:
             ("0123456789ab", "must not be 12 hexadecimal digits: it could be taken for a digest"),
         ],
     )
-    def test_a_label_that_cannot_be_an_address(
-        self, args: Args, faults: Faults, label: str, fault: str
-    ) -> None:
+    def test_a_label_that_cannot_be_an_address(self, args: Args, faults: Faults, label: str, fault: str) -> None:
         args["adapters"][1]["versions"] = {label: "models/sales"}
         assert faults(args) == (f"adapters[1].versions['{label}']: {fault}",)
 
@@ -301,8 +297,6 @@ class TestPaths:
             f"models[1].model_id: there is no directory '{'x' * 4000}'",
         )
 
-    def test_the_disk_is_not_asked_where_another_machine_has_the_models(
-        self, args: Args, tmp_path: Path
-    ) -> None:
+    def test_the_disk_is_not_asked_where_another_machine_has_the_models(self, args: Args, tmp_path: Path) -> None:
         settings = load_args(args, env={}, root=tmp_path / "nowhere", check_paths=False)
         assert settings.models[0].model_id == f"{tmp_path}/nowhere/models/demo"

@@ -59,9 +59,7 @@ def test_it_gives_the_settings_in_force_and_the_address(root: Path, file: Args) 
 
 
 def test_the_repository_s_own_file_is_valid() -> None:
-    settings, binding = load_file(
-        REPOSITORY / "serve_config.yaml", env={}, root=REPOSITORY, check_paths=False
-    )
+    settings, binding = load_file(REPOSITORY / "serve_config.yaml", env={}, root=REPOSITORY, check_paths=False)
     assert is_loopback(binding.host)
     assert {"support", "sales"} == set(settings.bots)
 
@@ -72,9 +70,7 @@ def test_its_replicas_fit_a_machine_with_two_cores_twice() -> None:
     assert managers + settings.router.replicas * settings.router.num_cpus + settings.registry.num_cpus <= 2
 
 
-def test_all_faults_of_the_file_are_reported_at_once(
-    file: Args, faults: Callable[[Any], tuple[str, ...]]
-) -> None:
+def test_all_faults_of_the_file_are_reported_at_once(file: Args, faults: Callable[[Any], tuple[str, ...]]) -> None:
     application = file["applications"][1]
     application["args"]["models"][1]["engine"] = {"max_lora": 2}
     application["deployments"][1]["user_config"] = {

@@ -52,13 +52,9 @@ def with_keys_of(section: type[Any], **sound: Any) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(likely, optional=others)
 
 
-MODELS = st.lists(
-    with_keys_of(LocalModel, name="demo", provider="local", model_id="m", engine={"max_loras": 1})
-)
+MODELS = st.lists(with_keys_of(LocalModel, name="demo", provider="local", model_id="m", engine={"max_loras": 1}))
 ADAPTERS = st.lists(with_keys_of(AdapterConfig, name="support", model="demo", source="a"))
-BOTS = st.dictionaries(
-    st.text(max_size=5), with_keys_of(BotConfig, model="demo", adapters=["support"]), max_size=3
-)
+BOTS = st.dictionaries(st.text(max_size=5), with_keys_of(BotConfig, model="demo", adapters=["support"]), max_size=3)
 ARGS = st.fixed_dictionaries(
     {"models": MODELS | JUNK, "adapters": ADAPTERS | JUNK, "bots": BOTS | JUNK},
     optional={key: JUNK for key in keys(Settings) if key not in ("models", "adapters", "bots")},
@@ -82,10 +78,7 @@ def test_any_arguments(args: Any) -> None:
 
 
 @unhurried
-@given(
-    st.fixed_dictionaries({}, optional={"bots": BOTS | JUNK, "models": JUNK, "limits": JUNK, "x": JUNK})
-    | JUNK
-)
+@given(st.fixed_dictionaries({}, optional={"bots": BOTS | JUNK, "models": JUNK, "limits": JUNK, "x": JUNK}) | JUNK)
 def test_any_live_change(user_config: Any) -> None:
     with contextlib.suppress(ConfigError):
         SETTINGS.with_live(user_config, env={"X": "x"})
@@ -118,9 +111,7 @@ APPLICATION = st.fixed_dictionaries(
     optional={
         "args": JSON,
         "deployments": JSON
-        | st.lists(
-            st.fixed_dictionaries({"name": st.just("Registry") | JSON}, optional={"user_config": JSON})
-        ),
+        | st.lists(st.fixed_dictionaries({"name": st.just("Registry") | JSON}, optional={"user_config": JSON})),
     },
 )
 

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from serve.errors import NotFound
 from serve.routing.address import Address, parse, shown
 
-PART = st.text(
-    st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=":@"), min_size=1, max_size=200
-)
+PART = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=":@"), min_size=1, max_size=200)
 ADDRESSES = st.builds(Address, PART) | st.builds(Address, PART, PART) | st.builds(Address, PART, PART, PART)
 
 

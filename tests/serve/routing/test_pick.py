@@ -39,9 +39,7 @@ def snapshot(*replicas: ReplicaState) -> Snapshot:
     return Snapshot("e", 1, False, replicas)
 
 
-def picked(
-    target: Target, *replicas: ReplicaState, policy: PickPolicy | None = None, **traffic: Any
-) -> set[str]:
+def picked(target: Target, *replicas: ReplicaState, policy: PickPolicy | None = None, **traffic: Any) -> set[str]:
     """Whom it may be, whatever the dice say."""
     seen = snapshot(*replicas)
     policy = policy or PickPolicy()
@@ -170,9 +168,7 @@ def replicas(draw: st.DrawFn) -> tuple[ReplicaState, ...]:
     )
 
 
-@given(
-    replicas(), st.sampled_from([BASE, ADAPTED]), st.sets(st.sampled_from(["r0", "r1", "r2"])), st.integers()
-)
+@given(replicas(), st.sampled_from([BASE, ADAPTED]), st.sets(st.sampled_from(["r0", "r1", "r2"])), st.integers())
 def test_whoever_is_picked_can_answer(
     states: tuple[ReplicaState, ...], target: Target, tried: set[str], seed: int
 ) -> None:

@@ -31,9 +31,7 @@ Choose: TypeAlias = "Callable[[Fleet, Snapshot, AdapterRef], int]"
 class Fleet:
     """Replicas that hold the adapters used last, and what a router that heartbeats late knows of them."""
 
-    slots: list[OrderedDict[str, None]] = field(
-        default_factory=lambda: [OrderedDict() for _ in range(REPLICAS)]
-    )
+    slots: list[OrderedDict[str, None]] = field(default_factory=lambda: [OrderedDict() for _ in range(REPLICAS)])
     in_flight: list[int] = field(default_factory=lambda: [0] * REPLICAS)
     served: list[int] = field(default_factory=lambda: [0] * REPLICAS)
     loads: int = 0
@@ -114,9 +112,7 @@ def least_loaded(seed: int) -> Choose:
 
 @pytest.mark.parametrize("adapters", [REPLICAS * SLOTS, 4 * REPLICAS * SLOTS])
 @pytest.mark.parametrize("utilisation", [0.3, 0.7])
-def test_adapters_are_loaded_far_less_often_and_the_work_stays_balanced(
-    adapters: int, utilisation: float
-) -> None:
+def test_adapters_are_loaded_far_less_often_and_the_work_stays_balanced(adapters: int, utilisation: float) -> None:
     near = simulate(ours(1), adapters, utilisation, seed=2)
     least = simulate(least_loaded(1), adapters, utilisation, seed=2)
     assert near.loads <= 0.7 * least.loads

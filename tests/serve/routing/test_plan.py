@@ -39,9 +39,7 @@ def snapshot(*replicas: ReplicaState) -> Snapshot:
 
 
 def replica(model: str, *adapters: AdapterVersion) -> ReplicaState:
-    return ReplicaState(
-        f"{model}-1", "http://127.0.0.1:1", ReplicaPhase.READY, (model,), 8, adapters=adapters
-    )
+    return ReplicaState(f"{model}-1", "http://127.0.0.1:1", ReplicaPhase.READY, (model,), 8, adapters=adapters)
 
 
 LIVE = snapshot(
