@@ -1,0 +1,1 @@
+"""Benchmarks: Switchboard beside its peers, interleaved in one run on one machine."""

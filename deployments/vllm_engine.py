@@ -91,7 +91,9 @@ class _LoadGauge(StatLoggerBase):  # type: ignore[misc]  # untyped to us: see py
 class VllmEngine:
     """A running engine, its app, and the adapters in it."""
 
-    def __init__(self, name: str, path: Path, config: EngineConfig, engine: AsyncLLM, app: Any, gauge: _LoadGauge):
+    def __init__(
+        self, name: str, path: Path, config: EngineConfig, engine: AsyncLLM, app: Any, gauge: _LoadGauge
+    ) -> None:
         self.name = name
         self.base_path = path
         self.slots = config.adapter_slots
