@@ -15,14 +15,12 @@ class WholeEvents:
 
     def __init__(self) -> None:
         self._held = b""
-        self.last = b""
-        """The bytes passed on last: they end with the last whole event."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take a chunk, give what may be passed on now (often the chunk itself, sometimes nothing)."""
         data = self._held + chunk if self._held else chunk
         if data.endswith(b"\n\n"):
-            self._held, self.last = b"", data
+            self._held = b""
             return data
         end = max(data.rfind(b"\n\n") + 2, data.rfind(b"\n\r\n") + 3)
         if end < 3:
@@ -30,8 +28,8 @@ class WholeEvents:
                 self._held = data
                 return b""
             end = len(data)
-        self._held, self.last = data[end:], data[:end]
-        return self.last
+        self._held = data[end:]
+        return data[:end]
 
     @property
     def rest(self) -> bytes:

@@ -14,7 +14,8 @@ class Exchange:
     """A request's ASGI channels with what has been learnt about it so far.
 
     `model` is the metrics' label: a configured name or `-`, never a client's string. `status` is what the client was
-    told, 499 when it went away first, None while nothing was said.
+    told, 499 when it went away first, None while nothing was said. `served_by`
+    holds the headers that tell which replica was asked last, `sent_last` the piece of the body that was sent last.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, dialect: Dialect) -> None:
@@ -29,6 +30,8 @@ class Exchange:
         self.status: int | None = None
         self.first_byte_at: float | None = None
         self.extra_headers: list[tuple[bytes, bytes]] = []
+        self.served_by: list[tuple[bytes, bytes]] = []
+        self.sent_last = b""
 
     @property
     def started(self) -> bool:
@@ -38,15 +41,24 @@ class Exchange:
         """Send a whole answer."""
         self.status = reply.status
         self.first_byte_at = asyncio.get_running_loop().time()
-        await send_reply(self._send, Reply(reply.status, [*reply.headers, *self.extra_headers], reply.body))
+        await send_reply(
+            self._send, Reply(reply.status, [*reply.headers, *self.extra_headers, *self.served_by], reply.body)
+        )
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Commit to a status; the body follows in pieces."""
         self.status = status
         self.first_byte_at = asyncio.get_running_loop().time()
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra_headers]})
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [*headers, *self.extra_headers, *self.served_by],
+            }
+        )
 
     async def body(self, chunk: bytes, *, more: bool = True) -> None:
+        self.sent_last = chunk
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
 
     @asynccontextmanager

@@ -68,7 +68,7 @@ class Relay:
                 error = DeadlineExceeded("The model did not answer in time.")
                 if not exchange.started:
                     raise error from None
-                await self._break_off(exchange, forward, error, last=b"")
+                await self._break_off(exchange, forward, error)
                 return None
 
     async def _attempts(self, exchange: Exchange, forward: Forward, clock: Clock) -> str | None:
@@ -81,8 +81,8 @@ class Relay:
                 # The first failure says more than "there is nobody else".
                 raise failure or error from None
             tried.append(replica.replica_id)
-            last = len(tried) == MAX_ATTEMPTS or not self._another(forward, tried)
-            failure = await self._attempt(exchange, forward, replica, clock, attempts=len(tried), last=last)
+            exchange.served_by = _served_by(forward.target, replica, len(tried))
+            failure = await self._attempt(exchange, forward, replica, clock, tried)
             if failure is None:
                 return replica.replica_id
             logger.warning(
@@ -99,22 +99,18 @@ class Relay:
         traffic = Traffic(self._state.in_flight.unreported, tried, forward.sticky)
         return pick(forward.target, self._state.snapshot, self._rng, traffic)
 
-    def _another(self, forward: Forward, tried: list[str]) -> bool:
+    def _is_last(self, forward: Forward, tried: list[str]) -> bool:
+        """Whether there is no other replica to turn to."""
+        if len(tried) == MAX_ATTEMPTS:
+            return True
         try:
             self._pick(forward, tried)
         except SwitchboardError:
-            return False
-        return True
+            return True
+        return False
 
     async def _attempt(
-        self,
-        exchange: Exchange,
-        forward: Forward,
-        replica: ReplicaState,
-        clock: Clock,
-        *,
-        attempts: int,
-        last: bool,
+        self, exchange: Exchange, forward: Forward, replica: ReplicaState, clock: Clock, tried: list[str]
     ) -> SwitchboardError | None:
         """Try one replica. Returns why it failed if another may be tried, None once the client has its answer."""
         model = forward.target.model
@@ -125,9 +121,8 @@ class Relay:
                     replica.url + forward.path, forward.body, forward.headers, clock
                 ) as answer:
                     outcome = "ok" if answer.status < 400 else f"status_{answer.status}"
-                    if answer.status in RETRIED and not last:
+                    if answer.status in RETRIED and not self._is_last(forward, tried):
                         return _refused(answer)
-                    exchange.extra_headers += _served_by(forward.target, replica, attempts)
                     await self._copy(exchange, forward, answer)
                     return None
         except AttemptFailed as failed:
@@ -156,15 +151,17 @@ class Relay:
                 await exchange.body(whole)
         except AttemptFailed:
             if exchange.started:
-                await self._break_off(exchange, forward, EngineFailed("The model broke off its answer."), events.last)
+                await self._break_off(exchange, forward, EngineFailed("The model broke off its answer."))
             raise
         if not exchange.started:
             raise AttemptFailed("empty", sent=True)
         await exchange.body(events.rest, more=False)
 
-    async def _break_off(self, exchange: Exchange, forward: Forward, error: SwitchboardError, last: bytes) -> None:
+    async def _break_off(self, exchange: Exchange, forward: Forward, error: SwitchboardError) -> None:
         """End a stream that cannot be finished with the one event that says so."""
-        await exchange.body(stream_error(error, forward.endpoint.kind, exchange.request_id, last), more=False)
+        await exchange.body(
+            stream_error(error, forward.endpoint.kind, exchange.request_id, exchange.sent_last), more=False
+        )
 
 
 def _served_by(target: Target, replica: ReplicaState, attempts: int) -> list[tuple[bytes, bytes]]:

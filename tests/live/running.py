@@ -1,0 +1,162 @@
+"""A Switchboard from its start to its end, run as an operator runs it: `python -m serve.launch <config>`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.live import config
+from tests.live.outside import OutsideServer, outside_server
+from tests.live.processes import serving, title
+
+START_S = 300.0
+STOP_S = 120.0
+GONE_S = 5.0
+"""After the launcher's end, for the last processes' own ends."""
+POLL_S = 0.25
+READY = "Switchboard is ready"
+
+
+@dataclass
+class Switchboard:
+    """What tests know of the one that runs."""
+
+    base_url: str
+    port: int
+    client_key: str
+    cluster_secret: str
+    outside_key: str
+    args: dict[str, Any]
+    folder: Path
+    adapters: dict[str, Path]
+    outside: OutsideServer
+    environment: dict[str, str]
+    launcher: psutil.Process
+    output: Path
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must be seen nowhere."""
+        return self.client_key, self.cluster_secret, self.outside_key
+
+    @property
+    def dashboard_port(self) -> int:
+        """Of Ray's dashboard, which also takes `serve deploy`."""
+        for process in self.launcher.children(recursive=True):
+            words = title(process).split()
+            if any(word.endswith("ray/dashboard/dashboard.py") for word in words):
+                return int(next(word for word in words if word.startswith("--port=")).partition("=")[2])
+        raise AssertionError("Ray has no dashboard")
+
+    @property
+    def ray_logs(self) -> Path:
+        """Everything that Ray and Serve log in this session."""
+        for process in self.launcher.children(recursive=True):
+            for word in title(process).split():
+                if word.startswith("--session-dir="):
+                    return Path(word.partition("=")[2]) / "logs"
+        raise AssertionError("no process names Ray's session")
+
+    def write_config(self, name: str, user_config: dict[str, Any]) -> Path:
+        """The same config file with another `user_config`."""
+        return config.write_config(self.folder / name, self.args, self.port, user_config)
+
+
+@contextmanager
+def switchboard(folder: Path) -> Iterator[Switchboard]:
+    """Start one, and stop it as an operator would. Fails if a process of it is left then."""
+    with outside_server() as outside:
+        one = _prepare(folder, outside)
+        before = serving()
+        path = config.write_config(folder / "serve_config.yaml", one.args, one.port)
+        with one.output.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "serve.launch", str(path)],
+                cwd=config.ROOT,
+                env=one.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        one.launcher = psutil.Process(process.pid)
+        try:
+            _wait_until_ready(process, one.output)
+            yield one
+        finally:
+            known = set(one.launcher.children(recursive=True)) if process.poll() is None else set()
+            status = _stop(process)
+        left = psutil.wait_procs((known | serving()) - before, timeout=GONE_S)[1]
+        assert not left, f"left behind: {[(one.pid, title(one)) for one in left]}"
+        assert status == 0, f"the launcher ended with {status}:\n{one.output.read_text(errors='replace')[-4000:]}"
+
+
+def _prepare(folder: Path, outside: OutsideServer) -> Switchboard:
+    adapters = config.write_adapters(folder / "adapters")
+    port, stats_port, metrics_port = free_ports(3)
+    keys = [f"canary-{purpose}-{secrets.token_hex(12)}" for purpose in ("client", "cluster", "outside")]
+    client_key, cluster_secret, outside_key = keys
+    environment = dict(os.environ) | {
+        "SWITCHBOARD_API_KEYS": client_key,
+        "SWITCHBOARD_CLUSTER_SECRET": cluster_secret,
+        "OUTSIDE_API_KEY": outside_key,
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(config.CLIENT_TIMEOUT_S),
+    }
+    return Switchboard(
+        base_url=f"http://127.0.0.1:{port}",
+        port=port,
+        client_key=client_key,
+        cluster_secret=cluster_secret,
+        outside_key=outside_key,
+        args=config.settings(folder, adapters, outside.url),
+        folder=folder,
+        adapters=adapters,
+        outside=outside,
+        environment=environment,
+        launcher=psutil.Process(),
+        output=folder / "launch.log",
+    )
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], output: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while READY not in (said := output.read_text(errors="replace")):
+        if process.poll() is not None:
+            raise AssertionError(f"the launcher ended with {process.returncode}:\n{said}")
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not ready after {START_S:g} s:\n{said}")
+        time.sleep(POLL_S)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> int:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        return process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return -signal.SIGKILL
