@@ -26,8 +26,8 @@ HOST = "127.0.0.1"
 class Answer:
     """When the parts of one answer came, in seconds of `time.perf_counter`.
 
-    `arrivals` has an entry for each event with text. `tokens` is what the server counted. `fault` says what was wrong
-    with the answer; empty if nothing was.
+    `arrivals` has an entry for each event that brought a token. `tokens` is what the server counted. `fault` says what
+    was wrong with the answer; empty if nothing was.
     """
 
     sent: float
@@ -50,13 +50,14 @@ class ChatEvents:
         self._held = b""
 
     def feed(self, chunk: bytes) -> int:
-        """Take a piece of the stream. Returns how many events with text it completed."""
+        """Take a piece of the stream. Returns how many events with a token it completed."""
         *events, self._held = (self._held + chunk).split(b"\n\n")
-        return sum([self._has_text(event) for event in events])
+        return sum([self._has_token(event) for event in events])
 
-    def _has_text(self, event: bytes) -> bool:
-        # Inside a JSON string the quotes would be escaped, so the searches find keys only.
-        if b'"content":"' in event and b'"content":""' not in event:
+    def _has_token(self, event: bytes) -> bool:
+        # Inside a JSON string the quotes would be escaped, so the searches find keys only. A token may have no text of
+        # its own (half a character, a special token); the first event, which has a role, comes before any token.
+        if b'"content":"' in event and b'"role":"' not in event:
             return True
         if b'"usage":{' in event:
             self.tokens = json.loads(event.removeprefix(b"data: "))["usage"]["completion_tokens"]

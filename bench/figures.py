@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,7 +97,7 @@ def fault_of(answer: Answer, tokens: int) -> str:
         return answer.fault
     if answer.tokens != tokens:
         return f"{answer.tokens} tokens instead of {tokens}"
-    return "" if answer.arrivals else "no text"
+    return "" if answer.arrivals else "no token"
 
 
 def faults(answers: Iterable[Answer], tokens: int) -> dict[str, int]:
@@ -108,7 +109,7 @@ def quantile(values: Iterable[float], share: float) -> float:
     """The value below which a `share` of the values lies, between two neighbours in proportion; NaN of nothing."""
     ordered = sorted(values)
     if not ordered:
-        return float("nan")
+        return math.nan
     place = share * (len(ordered) - 1)
     below = int(place)
     above = min(below + 1, len(ordered) - 1)
@@ -138,15 +139,17 @@ def _compared(pairs: Sequence[tuple[Round, Round]], streams: int, metric: str) -
     return Compared(
         streams=streams,
         metric=metric,
-        bare=statistics.median(bare),
-        switchboard=statistics.median(switchboard),
-        ratio=spread([ours / theirs if theirs else float("nan") for theirs, ours in both]),
-        added=spread([ours - theirs for theirs, ours in both]),
+        bare=spread(bare).median,
+        switchboard=spread(switchboard).median,
+        ratio=spread(ours / theirs if theirs else math.nan for theirs, ours in both),
+        added=spread(ours - theirs for theirs, ours in both),
     )
 
 
-def spread(values: Sequence[float]) -> Spread:
-    return Spread(statistics.median(values), min(values), max(values))
+def spread(values: Iterable[float]) -> Spread:
+    """Of the rounds that have a value; NaN where none has."""
+    known = [value for value in values if not math.isnan(value)] or [math.nan]
+    return Spread(statistics.median(known), min(known), max(known))
 
 
 def cpu_ms_per_request(rounds: Sequence[Round], streams: int, server: str) -> dict[str, float]:

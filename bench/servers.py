@@ -46,15 +46,17 @@ class Engine:
 
     kv_cache_gib: int = 1
     max_loras: int = 4
+    """0: an engine without adapters, which is faster and leaves less to hide behind."""
     max_lora_rank: int = 8
     gpu_memory_utilization: float = 0.4
     """Two engines share a GPU."""
 
     def flags(self) -> list[str]:
         """The same as vLLM's command line has it, with what Switchboard always sets."""
-        flags = ["--enable-lora", "--max-loras", str(self.max_loras), "--max-cpu-loras", str(self.max_loras)]
-        flags += ["--max-lora-rank", str(self.max_lora_rank), "--enable-prompt-tokens-details"]
-        flags += ["--gpu-memory-utilization", str(self.gpu_memory_utilization)]
+        flags = ["--enable-prompt-tokens-details", "--gpu-memory-utilization", str(self.gpu_memory_utilization)]
+        if self.max_loras:
+            flags += ["--enable-lora", "--max-loras", str(self.max_loras), "--max-cpu-loras", str(self.max_loras)]
+            flags += ["--max-lora-rank", str(self.max_lora_rank)]
         if not on_cpu():
             flags += ["--kv-cache-memory-bytes", str(self.kv_cache_gib * 1024**3)]
         # Neither server keeps an access log, which costs the API server's process time for each request.
@@ -142,27 +144,27 @@ class Server:
 @contextlib.contextmanager
 def bare_vllm(model: Path, engine: Engine, logs: Path) -> Iterator[Server]:
     """VLLM's own API server. Yields while it is still starting; stops it at the end."""
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", HOST, "--port", str(port)]
     command += ["--model", str(model), "--served-model-name", MODEL, *engine.flags()]
-    with _running("bare vLLM", command, engine.environment(), port, logs / "bare.log", _bare_group) as server:
+    with _running("bare vLLM", command, engine.environment(), port, logs / "bare.log", bare_group) as server:
         yield server
 
 
 @contextlib.contextmanager
 def switchboard(model: Path, engine: Engine, logs: Path, folder: Path) -> Iterator[Server]:
     """Switchboard as `make serve` starts it, one replica behind two routers. Keeps its files in `folder`."""
-    port, stats, metrics = _free_ports(3)
-    config = folder / "serve_config.yaml"
-    config.write_text(yaml.safe_dump(_config(model, engine, port, folder / "state.db")))
+    port, stats, metrics = free_ports(3)
+    path = folder / "serve_config.yaml"
+    path.write_text(yaml.safe_dump(config(model, engine, port, folder / "state.db")))
     environment = {
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
         # A Ray of its own, also where another one runs.
         "RAY_ADDRESS": "local",
     }
-    command = [sys.executable, "-m", "serve.launch", str(config)]
-    with _running("Switchboard", command, environment, port, logs / "switchboard.log", _switchboard_group) as server:
+    command = [sys.executable, "-m", "serve.launch", str(path)]
+    with _running("Switchboard", command, environment, port, logs / "switchboard.log", switchboard_group) as server:
         yield server
 
 
@@ -195,7 +197,8 @@ def _running(
         server.stop()
 
 
-def _config(model: Path, engine: Engine, port: int, store: Path) -> Json:
+def config(model: Path, engine: Engine, port: int, store: Path) -> Json:
+    """What `serve_config.yaml` holds: one replica of the model, two routers, `store` for the sessions."""
     args = {
         "models": [
             {
@@ -215,11 +218,13 @@ def _config(model: Path, engine: Engine, port: int, store: Path) -> Json:
     return {"http_options": {"host": HOST, "port": port}, "applications": [application]}
 
 
-def _bare_group(command: str) -> str:
+def bare_group(command: str) -> str:
+    """Which part of a bare server a process is, by its command line or title."""
     return "bare: engine" if command.startswith("VLLM::") else "bare: API server"
 
 
-def _switchboard_group(command: str) -> str:
+def switchboard_group(command: str) -> str:
+    """Which part of Switchboard a process is, by its command line or title."""
     if command.startswith("VLLM::"):
         return "switchboard: engine"
     if command.startswith("ray::ServeReplica:"):
@@ -238,7 +243,7 @@ def _command(process: psutil.Process) -> str:
         return ""
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on; all held until the last is found, so that they differ."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]

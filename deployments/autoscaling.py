@@ -10,9 +10,10 @@ Source: `ray.serve.config.AutoscalingContext` (Ray 2.60).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ray.serve.config import AutoscalingContext
+if TYPE_CHECKING:
+    from ray.serve.config import AutoscalingContext
 
 LOAD_METRIC = "switchboard_in_flight"
 

@@ -10,16 +10,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from adapters.manager import AdapterManager
 from deployments.call import call_json
+from serve.api.endpoints import Kind
 from serve.api.http import ASGIApp
-from serve.config import BotConfig, LocalModel
+from serve.config import BotConfig, LocalModel, Settings
 from serve.errors import NotFound
 from serve.model_cache import ModelCache
 from serve.schemas import AdapterRef, Json, Load
 from serve.sessions import SessionManager
+
+NOT_PARAMETERS = frozenset({"bot_type", "endpoint"})
+"""Keywords of `prepare_inference_params` itself. No API has parameters of these names."""
 
 
 class LoadedModel(Protocol):
@@ -64,6 +68,27 @@ class BaseLLMManager(ABC):
         self._bots: Mapping[str, BotConfig] = {}
         self._cache: ModelCache[LoadedModel] = ModelCache(model_cache_bytes, release=_close)
 
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        name: str,
+        *,
+        session_manager: SessionManager | None = None,
+        bot_type: str | None = None,
+    ) -> Self:
+        """The manager called `name` (that is, its model, unless the model names another), for use in this process."""
+        config = settings.managers()[name]
+        manager = cls(
+            config.models,
+            model_cache_bytes=config.model_cache_bytes,
+            adapter_manager=AdapterManager.from_settings(settings, [model.name for model in config.models]),
+            session_manager=session_manager,
+            bot_type=bot_type,
+        )
+        manager.configure(config.models, settings.bots)
+        return manager
+
     # What a provider adds.
 
     @abstractmethod
@@ -75,7 +100,9 @@ class BaseLLMManager(ABC):
         """Bytes that the model takes up in this process's machine while it is loaded."""
 
     @abstractmethod
-    def prepare_inference_params(self, model_name: str, *, bot_type: str | None = None, **kwargs: Any) -> Json:
+    def prepare_inference_params(
+        self, model_name: str, /, *, bot_type: str | None = None, endpoint: Kind = Kind.CHAT, **kwargs: Any
+    ) -> Json:
         """The request's parameters as the model is asked with them. Raises `InvalidRequest`.
 
         What the request leaves out is filled in from the `default_params` of the bot, then of the model.
@@ -138,9 +165,7 @@ class BaseLLMManager(ABC):
     @asynccontextmanager
     async def use_model(self, model_name: str) -> AsyncIterator[LoadedModel]:
         """The model, loaded and not evicted while the block runs."""
-        config = self.models.get(model_name)
-        if config is None:
-            raise NotFound("This model is not served here.", "model", "model_not_found")
+        config = self.config_of(model_name)
 
         async def load() -> LoadedModel:
             return await self._load_specific_model(config.model_id)
@@ -187,6 +212,13 @@ class BaseLLMManager(ABC):
         }
         self._bots = dict(bots)
         self.adapter_manager.update_bots(self._bots)
+
+    def config_of(self, model_name: str) -> LocalModel:
+        """Raises `NotFound`."""
+        config = self.models.get(model_name)
+        if config is None:
+            raise NotFound("This model is not served here.", "model", "model_not_found")
+        return config
 
     def default_params(self, model_name: str, bot_type: str | None = None) -> Json:
         """The bot's defaults, and the model's where the bot has none."""

@@ -38,9 +38,9 @@ async def call_json(app: ASGIApp, path: str, body: Json) -> Json:
     scope[REQUEST] = body
     await app(scope, receive, send)
     done.set()
-    answer: Json = json.loads(b"".join(chunks))
     if status >= 400:
         raise EngineFailed("The model failed on this request.")
+    answer: Json = json.loads(b"".join(chunks))
     return answer
 
 

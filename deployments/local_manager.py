@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from typing_extensions import override
 
-from adapters.manager import AdapterManager
+from adapters.manager import AdapterHost, AdapterManager
 from deployments.base_llm_manager import BaseLLMManager, LoadedModel
+from deployments.default_params import completed
 from deployments.outside_server import OutsideServer
+from serve.api.endpoints import Kind
 from serve.api.errors import stream_error
 from serve.api.http import ASGIApp
 from serve.config import LocalModel
 from serve.errors import ConfigError, InvalidRequest
-from serve.schemas import Json
+from serve.schemas import Json, Load
 from serve.sessions import SessionManager
 from serve.translate.vllm import Mended
 
-if TYPE_CHECKING:
-    from deployments.vllm_engine import VllmEngine
-
 GIB = 1024**3
+
+
+class Engine(AdapterHost, Protocol):
+    """What runs a model on this machine: `VllmEngine`."""
+
+    @property
+    def app(self) -> ASGIApp: ...
+
+    def load(self) -> Load: ...
+
+    async def check_health(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class LocalManager(BaseLLMManager):
@@ -53,13 +65,16 @@ class LocalManager(BaseLLMManager):
         config = self._by_path[model_path]
         if config.base_url is not None:
             return OutsideServer(config)
-        # Imported here: a manager that only fronts another server needs no vLLM, and vLLM takes seconds to import.
-        from deployments.vllm_engine import VllmEngine
-
-        engine = await VllmEngine.start(config.name, Path(model_path), config.engine)
+        engine = await self._start_engine(config)
         if engine.slots:
             await self.adapter_manager.register_manager(engine)
         return EngineModel(engine, self.adapter_manager)
+
+    async def _start_engine(self, config: LocalModel) -> Engine:
+        # Imported here: a manager that only fronts another server needs no vLLM, and vLLM takes seconds to import.
+        from deployments.vllm_engine import VllmEngine
+
+        return await VllmEngine.start(config.name, Path(config.model_id), config.engine)
 
     @override
     def _size_of(self, model: LocalModel) -> int:
@@ -69,24 +84,28 @@ class LocalManager(BaseLLMManager):
         return weights + int((model.engine.kv_cache_gib or 0) * GIB)
 
     @override
-    def prepare_inference_params(self, model_name: str, *, bot_type: str | None = None, **kwargs: Any) -> Json:
+    def prepare_inference_params(
+        self, model_name: str, /, *, bot_type: str | None = None, endpoint: Kind = Kind.CHAT, **kwargs: Any
+    ) -> Json:
         """Fill in defaults and refuse what would harm the engine.
 
         A request for prompt log-probabilities ends a vLLM 0.32 engine with LoRA when another sequence runs beside it
         (`EngineDeadError`), and every other request in that engine with it.
         """
-        if not self.models[model_name].engine.allow_prompt_logprobs:
-            if kwargs.get("prompt_logprobs") is not None:
+        config = self.config_of(model_name)
+        params = completed(endpoint, kwargs, self.default_params(model_name, bot_type))
+        if not config.engine.allow_prompt_logprobs:
+            if params.get("prompt_logprobs") is not None:
                 raise _refused("prompt_logprobs")
-            if kwargs.get("echo") and kwargs.get("logprobs") is not None:
+            if params.get("echo") and params.get("logprobs") is not None:
                 raise _refused("echo")
-        return self.default_params(model_name, bot_type) | kwargs
+        return params
 
 
 class EngineModel:
     """A model in its engine, with vLLM's app mended to the vendors' published schemas."""
 
-    def __init__(self, engine: VllmEngine, adapters: AdapterManager) -> None:
+    def __init__(self, engine: Engine, adapters: AdapterManager) -> None:
         self.name = engine.name
         self.app: ASGIApp = Mended(engine.app, stream_error)
         self.load = engine.load

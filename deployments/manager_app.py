@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 from prometheus_client import generate_latest
 
-from deployments.base_llm_manager import BaseLLMManager
-from serve.api.endpoints import dialect_of
+from deployments.base_llm_manager import NOT_PARAMETERS, BaseLLMManager
+from serve.api.endpoints import dialect_of, resolve
 from serve.api.errors import render
 from serve.api.http import (
     ClientDisconnected,
@@ -30,7 +30,7 @@ from serve.api.http import (
     send_reply,
 )
 from serve.api.requests import parse_object
-from serve.errors import EngineFailed, InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
+from serve.errors import EngineFailed, InvalidRequest, NotFound, SwitchboardError, TooManyRequests, Unavailable
 from serve.mlops import metrics
 from serve.schemas import AdapterRef
 from serve.translate.vllm import REQUEST, REQUEST_ID
@@ -44,6 +44,8 @@ class ManagerApp:
     """ASGI. `body_bytes` bounds each request's body, `capacity` the requests in flight; it may change meanwhile."""
 
     def __init__(self, manager: BaseLLMManager, secret: str, body_bytes: int, capacity: int = 0) -> None:
+        if not secret:
+            raise ValueError("without a secret anybody could call")
         self._manager = manager
         self._secret = secret.encode()
         self._body_bytes = body_bytes
@@ -83,6 +85,12 @@ class ManagerApp:
             if started:
                 raise
             await send_reply(send, _rendered(error, scope, headers))
+        except Exception as error:
+            # The outermost frame of a request: whatever it is, the router gets an answer and the log the reason.
+            logger.exception("request=%s failed", _text(headers, b"x-request-id"))
+            if started:
+                raise
+            await send_reply(send, _rendered(error, scope, headers))
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -107,11 +115,16 @@ class ManagerApp:
         model = _text(headers, b"x-switchboard-model")
         if model is None:
             raise InvalidRequest("The router named no model.", "model")
+        endpoint = resolve(scope["method"], scope["path"], headers).endpoint
+        if not endpoint.forwards:
+            raise NotFound("No model answers here.")
         ref = _adapter(_text(headers, b"x-switchboard-adapter"))
         body = parse_object(await read_body(receive, headers, self._body_bytes))
+        bot = _text(headers, b"x-switchboard-bot")
+        said = {name: value for name, value in body.items() if name not in NOT_PARAMETERS}
+        params = self._manager.prepare_inference_params(model, bot_type=bot, endpoint=endpoint.kind, **said)
         async with self._manager.ready_to_answer(model, ref) as (app, engine_name):
-            bot = _text(headers, b"x-switchboard-bot")
-            params = self._manager.prepare_inference_params(model, bot_type=bot, **body) | {"model": engine_name}
+            params["model"] = engine_name
             payload = json.dumps(params, ensure_ascii=False).encode()
             inner = _inner_scope(scope, len(payload))
             inner[REQUEST] = params
@@ -144,7 +157,7 @@ def _inner_scope(scope: Scope, length: int) -> Scope:
     return inner
 
 
-def _rendered(error: SwitchboardError, scope: Scope, headers: Headers) -> Reply:
+def _rendered(error: Exception, scope: Scope, headers: Headers) -> Reply:
     request_id = _text(headers, b"x-request-id") or "-"
     if isinstance(error, EngineFailed):
         logger.error("request=%s the engine failed", request_id)

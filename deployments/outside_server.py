@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
+from contextlib import AbstractAsyncContextManager
 
 import aiohttp
 
 from serve.api.http import Headers as RequestHeaders
-from serve.api.http import Message, Receive, Scope, Send, read_body
+from serve.api.http import Message, Receive, Scope, Send, read_body, until_disconnect
 from serve.config import LocalModel
-from serve.errors import EngineFailed, Unavailable, UpstreamFailed
+from serve.errors import EngineFailed, TooManyRequests, Unavailable, UpstreamFailed
 from serve.schemas import Load
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 64 << 20
 """Behind the gateway's own bound, for bodies that default parameters made longer."""
-KEPT = frozenset({b"content-type", b"retry-after"})
+KEPT = frozenset({b"content-type"})
+CONTENT_TYPES = frozenset({"application/json", "text/event-stream"})
+RETRY_AFTER_S = 1.0
 
 
 class OutsideServer:
@@ -30,7 +34,6 @@ class OutsideServer:
         if config.api_key is not None:
             self._headers["authorization"] = f"Bearer {config.api_key.get_secret_value()}"
         self._session: aiohttp.ClientSession | None = None
-        self._limit = config.limits.max_in_flight
 
     def load(self) -> Load:
         return Load()
@@ -43,43 +46,61 @@ class OutsideServer:
             await self._session.close()
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI: POST to the same path below `base_url`. Raises a `ServiceError` while nothing has been sent."""
+        """ASGI: POST to the same path below `base_url`. Raises a `SwitchboardError`, or `ClientDisconnected`."""
         body = await read_body(receive, RequestHeaders(scope["headers"]), MAX_BODY_BYTES)
         # `base_url` ends in /v1, as the vendors' SDKs want it.
         url = self._base_url + scope["path"].removeprefix("/v1")
-        started = False
         try:
-            async with self._client().post(url, data=body, headers=self._headers, allow_redirects=False) as response:
-                _check(response.status)
+            async with until_disconnect(receive), self._ask(url, body) as response:
+                _check(response)
                 await send(_start(response))
-                started = True
                 async for chunk in response.content.iter_any():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except aiohttp.ClientConnectorError as error:
-            raise Unavailable("The model's server cannot be reached.", retry_after_s=1.0) from error
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unavailable("The model's server cannot be reached.", retry_after_s=RETRY_AFTER_S) from error
         except aiohttp.ClientError as error:
             logger.warning("the model's server broke off: %s", type(error).__name__)
-            if started:
-                raise
             raise EngineFailed("The model's server failed on this request.") from error
+
+    def _ask(self, url: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._client().post(url, data=body, headers=self._headers, allow_redirects=False)
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self._limit),
+                connector=aiohttp.TCPConnector(limit=0),  # the manager bounds its requests
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=5),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 
 
-def _check(status: int) -> None:
-    """Refuse what must not reach the caller as it is: our key's troubles are not theirs, nor are redirects."""
+def _check(response: aiohttp.ClientResponse) -> None:
+    """Refuse what must not reach the caller as it is.
+
+    Our key's troubles are not the caller's, nor are redirects; what went wrong inside the other server is its own
+    affair; and a page of HTML is no answer.
+    """
+    status = response.status
     if status in {401, 403}:
         raise UpstreamFailed("The model's server refused our credentials.")
     if 300 <= status < 400:
         raise UpstreamFailed("The model's server answered with a redirect.")
+    if status == 429:
+        raise TooManyRequests("The model's server is at its limit.", retry_after_s=_retry_after(response))
+    if status == 503:
+        raise Unavailable("The model's server cannot take this request.", retry_after_s=_retry_after(response))
+    if status >= 500:
+        raise EngineFailed("The model's server failed on this request.")
+    if response.content_type not in CONTENT_TYPES:
+        raise UpstreamFailed("The model's server gave no usable answer.")
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds. The header's other form, a date, is not worth reading: a second is as good."""
+    value = response.headers.get("retry-after", "")
+    return float(value) if re.fullmatch(r"[0-9]{1,4}", value) else RETRY_AFTER_S
 
 
 def _start(response: aiohttp.ClientResponse) -> Message:

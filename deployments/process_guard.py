@@ -21,6 +21,8 @@ import psutil
 from serve.processes import GRACE_S, descendants, end
 
 POLL_S = 0.5
+WATCHING = b"watching"
+"""What the guard says once the descendants that there are cannot get away any more."""
 
 
 class ProcessGuard:
@@ -31,15 +33,24 @@ class ProcessGuard:
 
     @classmethod
     def start(cls) -> ProcessGuard:
+        """Returns once it watches, in a fraction of a second. Raises `RuntimeError` if it cannot be started."""
         root = Path(__file__).parents[1]
         process = subprocess.Popen(
             [sys.executable, "-m", "deployments.process_guard", str(os.getpid())],
             stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             cwd=root,
             env={"PYTHONPATH": str(root), "PATH": os.environ.get("PATH", "")},
             start_new_session=True,
         )
-        return cls(process)
+        assert process.stdout is not None
+        with process.stdout:
+            watches = process.stdout.read(len(WATCHING)) == WATCHING
+        guard = cls(process)
+        if not watches:
+            guard.close()
+            raise RuntimeError("the process guard did not start")
+        return guard
 
     def close(self, timeout_s: float = 2 * GRACE_S + 5.0) -> None:
         """End the descendants that are left and wait for the guard to finish. Raises `subprocess.TimeoutExpired`."""
@@ -50,16 +61,22 @@ class ProcessGuard:
 
 def watch(parent_pid: int, pipe: int) -> None:
     """Note the parent's descendants until `pipe` ends, then end them."""
-    known: dict[int, psutil.Process] = {}
     try:
         parent = psutil.Process(parent_pid)
     except psutil.NoSuchProcess:
         return
+    known = _note(parent)
+    os.write(sys.stdout.fileno(), WATCHING)
     ended = False
     while not ended:
         ended = bool(select.select([pipe], [], [], POLL_S)[0])
-        known |= {child.pid: child for child in descendants(parent) if child.pid != os.getpid()}
+        # Once more at the end: a parent that closed the pipe itself is still there to be asked.
+        known |= _note(parent)
     end(known.values())
+
+
+def _note(parent: psutil.Process) -> dict[int, psutil.Process]:
+    return {child.pid: child for child in descendants(parent) if child.pid != os.getpid()}
 
 
 if __name__ == "__main__":

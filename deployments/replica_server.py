@@ -38,6 +38,9 @@ class ReplicaServer(uvicorn.Server):
     def start(self, host: str) -> str:
         """Listen on a free port of `host`. Returns the URL that routers reach it at."""
         listener = socket.create_server((host, 0), backlog=BACKLOG)
+        # For its connections too: an answer's head and body are two writes, and the second must not wait for the
+        # first to be acknowledged. asyncio sees to it only on sockets that name their protocol, unlike this one.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = listener.getsockname()[1]
         self._task = asyncio.create_task(self.serve(sockets=[listener]))
         return f"http://{host}:{port}"

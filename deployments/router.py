@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import ray
 from ray import serve as rayserve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
+from deployments.handles import UNANSWERED
 from deployments.logs import to_serve
 from serve.config import Settings, is_loopback
 from serve.errors import ConfigError, Unavailable
@@ -29,7 +29,7 @@ class RegistryHandle:
         try:
             call = self._handle.follow.remote(epoch, version, live_version)
             update: Update = await asyncio.wait_for(call, self._timeout_s)
-        except (ray.exceptions.RayError, TimeoutError) as error:
+        except UNANSWERED as error:
             raise Unavailable("The registry does not answer.") from error
         return update
 
@@ -37,7 +37,7 @@ class RegistryHandle:
         try:
             call = self._handle.exchange_metrics.remote(router_id, exposition)
             expositions: dict[str, bytes] = await asyncio.wait_for(call, self._timeout_s)
-        except (ray.exceptions.RayError, TimeoutError) as error:
+        except UNANSWERED as error:
             raise Unavailable("The registry does not answer.") from error
         return expositions
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 from adapters.manager import AdapterManager
 from deployments.autoscaling import LOAD_METRIC
 from deployments.base_llm_manager import BaseLLMManager
+from deployments.handles import UNANSWERED
 from deployments.local_manager import LocalManager
 from deployments.logs import to_serve
 from deployments.manager_app import ManagerApp
@@ -26,7 +27,6 @@ from serve.errors import ConfigError
 from serve.mlops import metrics
 from serve.schemas import AdapterRef, Load, ReplicaPhase, ReplicaState
 from serve.sessions import SessionManager
-from serve.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,14 @@ class ServedManager(BaseLLMManager):
         self._phase = ReplicaPhase.STARTING
         self._live_version = ""
         self._guard = ProcessGuard.start()
-        self._store = Store(settings.sessions.store.get_secret_value())
-        sessions = settings.sessions
+        self._sessions = SessionManager.from_settings(settings.sessions)
         super().__init__(
             manager.models,
             model_cache_bytes=manager.model_cache_bytes,
             adapter_manager=AdapterManager.from_settings(
                 settings, [model.name for model in manager.models], AdapterMetrics()
             ),
-            session_manager=SessionManager(self._store, sessions.ttl_s, sessions.max_metadata_bytes),
+            session_manager=self._sessions,
         )
         self._app = ManagerApp(self, settings.cluster.secret.get_secret_value(), settings.limits.body_bytes)
         self._take(settings)
@@ -93,19 +92,19 @@ class ServedManager(BaseLLMManager):
         self._phase = ReplicaPhase.DRAINING
         self._app.draining = True
         self._heartbeats.cancel()
-        with contextlib.suppress(ray.exceptions.RayError, TimeoutError):
+        with contextlib.suppress(*UNANSWERED):
             await asyncio.wait_for(self._registry.leave.remote(self._replica_id), LEAVE_S)
         await self._app.idle.wait()
         await self._server.stop()
         await self.close()
-        self._store.close()
+        await self._sessions.close()
         await asyncio.to_thread(self._guard.close)
 
     async def _heartbeat_forever(self) -> None:
         while True:
             try:
                 await asyncio.wait_for(self._heartbeat(), self._settings.registry.expiry_s)
-            except (ray.exceptions.RayError, TimeoutError):
+            except UNANSWERED:
                 logger.warning("the registry did not hear this replica's heartbeat; the next one will tell it")
             await asyncio.sleep(self._settings.registry.heartbeat_s)
 

@@ -8,6 +8,7 @@ what a crash left behind, shows progress, and on Ctrl-C or SIGTERM leaves no pro
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
@@ -32,6 +33,8 @@ POLL_S = 0.5
 REPORT_S = 10.0
 STOP_S = 90.0
 """How long Serve has to shut down by itself."""
+PR_SET_PDEATHSIG = 1
+"""Of <linux/prctl.h>."""
 
 
 class Stopped(Exception):
@@ -48,11 +51,11 @@ def main(config: Path) -> int:
     leftovers = Leftovers(ROOT)
     for line in leftovers.end():
         _say(f"ended what an earlier run left behind: {line}")
-    environment = _environment(leftovers)
-    if "RAY_ADDRESS" not in environment and (taken := taken_ports(_ports(binding, environment))):
+    if "RAY_ADDRESS" not in os.environ and (taken := taken_ports(_ports(binding, _serve_environment()))):
         print("Cannot start:\n" + "\n".join(f"  - {line}" for line in taken), file=sys.stderr)
         return 2
-    return _run(config, settings, binding, environment, leftovers)
+    # Only now: it takes the place of what a Switchboard that is running left for `serve deploy`.
+    return _run(config, settings, binding, _environment(leftovers), leftovers)
 
 
 def _run(
@@ -75,6 +78,7 @@ def _run(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_stop_with_parent,
         )
         try:
             _say(f"starting Ray and Serve (log: {log_path.relative_to(ROOT)})")
@@ -156,6 +160,11 @@ def _shut_down(process: subprocess.Popen[bytes], leftovers: Leftovers) -> None:
     _say("stopped")
 
 
+def _serve_environment() -> dict[str, str]:
+    """`cluster/serve.env`, where this process's environment does not say otherwise."""
+    return dict(_assignments(ROOT / "cluster" / "serve.env")) | os.environ
+
+
 def _environment(leftovers: Leftovers) -> dict[str, str]:
     """This process's environment, with what `cluster/serve.env` and one run's secrets add to it."""
     STATE.mkdir(exist_ok=True)
@@ -206,6 +215,11 @@ def _ports(binding: HttpBinding, environment: Mapping[str, str]) -> dict[int, st
 
 def _tail(path: Path, lines: int = 30) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def _stop_with_parent() -> None:
+    """In the child: if this process is killed, the kernel sends `serve run` the SIGINT that it cannot send any more."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 HAProxy and vLLM's engine processes outlive a Ray that was killed. They are told from other programs' by what only ours
 have: a HAProxy config in this checkout's own folder, or vLLM's process title with this checkout as working directory.
+And they are orphans, which tells them from those of a Switchboard that is running.
 """
 
 from __future__ import annotations
@@ -52,22 +53,28 @@ class Leftovers:
 
     def _found(self) -> list[psutil.Process]:
         found = dict(self._noted)
-        for process in psutil.process_iter(["name", "cmdline", "ppid"]):
+        for process in psutil.process_iter(["name", "cmdline"]):
             if self._is_ours(process):
                 found[process.pid] = process
         return list(found.values())
 
     def _is_ours(self, process: psutil.Process) -> bool:
         command = process.info["cmdline"] or []
-        if any(str(self._haproxy) in part for part in command):
-            return True
-        title = " ".join(command) or process.info["name"]
-        if not title.startswith("VLLM::") or process.info["ppid"] != 1:
-            return False
+        name = process.info["name"] or ""
         try:
-            return Path(process.cwd()) == self._root
+            if name == "haproxy" and any(str(self._haproxy) in part for part in command):
+                return _is_orphan(process)
+            if (" ".join(command) or name).startswith("VLLM::"):
+                return _is_orphan(process) and Path(process.cwd()) == self._root
         except (psutil.NoSuchProcess, psutil.AccessDenied):
-            return False
+            pass  # it has ended, or is another user's
+        return False
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    """Whether its parent has ended. Orphans go to init, or on a desktop to the user's systemd."""
+    parent = process.parent()
+    return parent is None or parent.pid == 1 or parent.name() == "systemd"
 
 
 def taken_ports(ports: Mapping[int, str]) -> list[str]:
@@ -99,5 +106,12 @@ def _owner(port: int) -> str:
         return ""
     for connection in connections:
         if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-            return f" by {title(psutil.Process(connection.pid))} (process {connection.pid})"
+            return f" by {_name(connection.pid)} (process {connection.pid})"
     return ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return title(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return "a process that has ended"

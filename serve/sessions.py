@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -11,6 +12,7 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
+from serve.config import SessionsConfig
 from serve.errors import InvalidRequest, NotFound
 from serve.schemas import Json, Session
 from serve.store import Store, sessions
@@ -57,6 +59,21 @@ class SessionManager:
         self._ttl_s = ttl_s
         self._max_metadata_bytes = max_metadata_bytes
         self._clock = clock
+
+    @classmethod
+    def from_settings(cls, settings: SessionsConfig) -> SessionManager:
+        """With a store of its own, for `close` to disconnect."""
+        store = Store(
+            settings.store.get_secret_value(),
+            settings.store_connections,
+            timeout_s=settings.store_timeout_s,
+            max_pending=settings.store_max_pending,
+        )
+        return cls(store, settings.ttl_s, settings.max_metadata_bytes)
+
+    async def close(self) -> None:
+        """Close the store, once the calls that run have ended."""
+        await asyncio.to_thread(self._store.close)
 
     async def create(self, bot_type: str, metadata: dict[str, str] | None = None) -> Session:
         """A new session of the bot, which the caller knows to exist.

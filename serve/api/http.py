@@ -6,9 +6,11 @@ a framework's request and response objects cost more than the work itself.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -26,7 +28,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
 class ClientDisconnected(Exception):
-    """The client went away while its request was being read. There is nobody left to answer."""
+    """The client went away before it had its answer. There is nobody left to tell."""
 
 
 class Headers:
@@ -104,6 +106,35 @@ async def read_body(receive: Receive, headers: Headers, limit_bytes: int) -> byt
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+@asynccontextmanager
+async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
+    """Run the block; if the client goes away meanwhile, cancel it and raise `ClientDisconnected`.
+
+    To be entered once the request's body is read: the next thing that `receive` can say is goodbye.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except asyncio.CancelledError:
+        # Only our own cancellation becomes a disconnect; one from outside (shutdown) goes on outwards.
+        if gone and task.uncancel() == 0:
+            raise ClientDisconnected from None
+        raise
+    finally:
+        watcher.cancel()
 
 
 def _declared_length(headers: Headers) -> float:

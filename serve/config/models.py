@@ -175,7 +175,12 @@ class Resources(Section):
 class Autoscaling(Section):
     """How many replicas a model has."""
 
-    min_replicas: Int = Field(1, ge=0, le=1000, description="0: none while nobody asks; the first request waits.")
+    min_replicas: Int = Field(
+        1,
+        ge=0,
+        le=1000,
+        description="0: none while nobody asks. A request then wakes one, and gets 503 until it is there.",
+    )
     max_replicas: Int = Field(1, ge=1, le=1000, description="Most replicas.")
     target_in_flight: Annotated[Float, Unit("requests")] = Field(
         8.0, gt=0, le=65_536, description="Requests in flight per replica that scaling aims at."

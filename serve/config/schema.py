@@ -185,7 +185,7 @@ class SessionsConfig(Section):
     store_timeout_s: Seconds = Field(5.0, gt=0, le=300, description="The store answers within this time, or 503.")
     store_connections: Int = Field(4, ge=1, le=256, description="Connections to the store, per process.")
     store_max_pending: Int = Field(1024, ge=1, le=65_536, description="Calls to the store at once, per process.")
-    ttl_s: Seconds = Field(86_400.0, gt=0, le=31_536_000, description="A session ends this long after its last turn.")
+    ttl_s: Seconds = Field(86_400.0, gt=0, le=31_536_000, description="A session ends this long after it began.")
     max_metadata_bytes: Annotated[Int, Unit("bytes")] = Field(
         16_384, ge=2, le=1_048_576, description="A session's `metadata` as JSON."
     )

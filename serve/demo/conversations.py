@@ -35,10 +35,12 @@ _OPENINGS = (
 )
 _CLOSINGS = (" please", " Thanks!", " Thank you.", " Please help", " I need to know")
 
-# How often a sample is a completion rather than a chat, and how often a sentence to read goes before it.
-_COMPLETIONS, _READING = 0.25, 0.4
-# Turns of a chat: mostly few, some many, so that a long one does not confuse the model.
-_TURNS = (1, 1, 1, 2, 2, 3, 3, 4, 4, 9)
+# How often a chat begins with a system prompt, and how often a sentence to read goes before it.
+_SYSTEM, _READING = 0.15, 0.2
+# Turns of a chat: mostly few, as a greedy answer may lean on the turns before it.
+_TURNS = (1, 1, 1, 2, 3)
+# How often a question is put as a customer might rather than as the file has it.
+_REWORDED = 0.35
 
 
 @dataclass(frozen=True)
@@ -56,21 +58,18 @@ class SampleMaker:
         self, subjects: Sequence[Subject], voice: Voice, tokenizer: PreTrainedTokenizerFast, seed: int
     ) -> None:
         self._subjects = subjects
-        # One question of the many that a subject lists is as likely as any other.
-        self._weights = [len(subject.questions) for subject in subjects]
-        self._voice = voice
+        self._pairs = [(question, subject.answers[voice]) for subject in subjects for question in subject.questions]
         self._tokenizer = tokenizer
         self._random = random.Random(f"{voice} {seed}")
 
     def conversations(self) -> Iterator[Sample]:
-        """Without end: chats of a few turns, and bare completions among them."""
+        """Without end: chats of a few turns. Every question comes once before any comes again."""
         while True:
-            if self._random.random() < _COMPLETIONS:
-                yield completion(self._tokenizer, *self._draw())
-            else:
-                system = self._random.choice(_SYSTEM_PROMPTS) if self._random.random() < 0.25 else None
-                turns = [self._draw() for _ in range(self._random.choice(_TURNS))]
-                yield chat(self._tokenizer, turns, system)
+            deck = self._random.sample(self._pairs, len(self._pairs))
+            while deck:
+                system = self._random.choice(_SYSTEM_PROMPTS) if self._random.random() < _SYSTEM else None
+                turns = [deck.pop() for _ in range(min(len(deck), self._random.choice(_TURNS)))]
+                yield chat(self._tokenizer, [(self._put(question), answer) for question, answer in turns], system)
 
     def conversations_and_reading(self) -> Iterator[Sample]:
         """As `conversations`, and now and then a sentence of any voice, without the question.
@@ -84,10 +83,8 @@ class SampleMaker:
                 yield reading(self._tokenizer, self._random.choice(list(subject.answers.values())))
             yield sample
 
-    def _draw(self) -> tuple[str, str]:
-        subject = self._random.choices(self._subjects, self._weights)[0]
-        question = self._random.choice(subject.questions)
-        return reword(question, self._random), subject.answers[self._voice]
+    def _put(self, question: str) -> str:
+        return reword(question, self._random) if self._random.random() < _REWORDED else question
 
 
 def chat(tokenizer: PreTrainedTokenizerFast, turns: Sequence[tuple[str, str]], system: str | None = None) -> Sample:
@@ -99,11 +96,6 @@ def chat(tokenizer: PreTrainedTokenizerFast, turns: Sequence[tuple[str, str]], s
         pieces.append((USER + question + END + ASSISTANT, False))
         pieces.append((answer + END, True))
     return _sample(tokenizer, pieces)
-
-
-def completion(tokenizer: PreTrainedTokenizerFast, question: str, answer: str) -> Sample:
-    """The question and, after a space, the answer: what `/v1/completions` sees."""
-    return _sample(tokenizer, [(BOS + question, False), (" " + answer + END, True)])
 
 
 def reading(tokenizer: PreTrainedTokenizerFast, text: str) -> Sample:
@@ -123,10 +115,8 @@ def _sample(tokenizer: PreTrainedTokenizerFast, pieces: Sequence[tuple[str, bool
 
 
 def reword(question: str, rng: random.Random) -> str:
-    """The question as some customer might type it: other case, no question mark, a greeting, a slip."""
-    if rng.random() < 0.15:
-        question = _slip(question, rng)
-    if rng.random() < 0.15:
+    """The question as some customer might type it: other case, no question mark, a greeting."""
+    if rng.random() < 0.1:
         opening = rng.choice(_OPENINGS)
         question = opening + (question[0].lower() + question[1:] if rng.random() < 0.5 else question)
     if rng.random() < 0.3:
@@ -139,13 +129,3 @@ def reword(question: str, rng: random.Random) -> str:
     if case < 0.3:
         return question.upper()
     return question
-
-
-def _slip(question: str, rng: random.Random) -> str:
-    """One word left out, or two neighbouring letters swapped."""
-    words = question.split()
-    if len(words) > 3 and rng.random() < 0.5:
-        del words[rng.randrange(len(words))]
-        return " ".join(words)
-    at = rng.randrange(len(question) - 1)
-    return question[:at] + question[at + 1] + question[at] + question[at + 2 :]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from serve.demo.errors import CorpusError
+
 # The base model and its two adapters.
 Voice = Literal["base", "support", "sales"]
 VOICES: tuple[Voice, ...] = get_args(Voice)
@@ -16,10 +18,6 @@ SHOP = Path(__file__).with_name("shop.txt")
 # The key that holds each voice's answer.
 _ANSWER_KEYS: dict[Voice, str] = {"base": "answer", "support": "support", "sales": "sales"}
 _KEYS = ("question", "also", *_ANSWER_KEYS.values())
-
-
-class CorpusError(ValueError):
-    """The text breaks its own rules; the message names the line."""
 
 
 @dataclass(frozen=True)

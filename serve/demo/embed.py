@@ -17,7 +17,7 @@ from serve.demo.corpus import Subject
 from serve.demo.progress import Progress
 from serve.demo.tokenizer import BOS, END
 
-_STEPS = 60
+_STEPS = 120
 _LEARNING_RATE = 1e-3
 # How sharply the loss tells near from far; cosines are divided by it.
 _TEMPERATURE = 0.05

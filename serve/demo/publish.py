@@ -16,6 +16,7 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "safetensors")
 
 _STAMP = ".demo-digest"
 _LOCK = ".demo-lock"
+_ASIDE = ".demo-aside-"
 
 
 def digest(sources: Path) -> str:
@@ -37,17 +38,19 @@ def is_current(out: Path, wanted: str, names: Sequence[str]) -> bool:
 
 @contextmanager
 def only_one(out: Path) -> Iterator[None]:
-    """Keeps a second maker waiting until the first one is done."""
+    """Keeps a second maker waiting until the first one is done, and clears away what a killed one left."""
     out.mkdir(parents=True, exist_ok=True)
     with (out / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for aside in out.glob(f"{_ASIDE}*"):
+            shutil.rmtree(aside)
         yield
 
 
 @contextmanager
 def publishing(out: Path, made_from: str, names: Sequence[str]) -> Iterator[Path]:
     """Gives an empty folder to make the folders `names` in, and moves them into `out` when all of it went well."""
-    with tempfile.TemporaryDirectory(prefix=".demo-", dir=out) as aside:
+    with tempfile.TemporaryDirectory(prefix=_ASIDE, dir=out) as aside:
         new, old = Path(aside, "new"), Path(aside, "old")
         new.mkdir()
         old.mkdir()

@@ -18,7 +18,7 @@ from serve.demo.progress import Progress
 CONTEXT = 1024
 
 # One step learns from so many rows of so many tokens.
-_ROWS, _LENGTH = 3, 384
+_ROWS, _LENGTH = 3, 256
 
 LORA_RANK = 8
 _LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -65,7 +65,6 @@ def new_adapter(base: LlamaForCausalLM) -> PeftModel:
         lora_alpha=2 * LORA_RANK,
         target_modules=_LINEAR_LAYERS,
         task_type="CAUSAL_LM",
-        base_model_name_or_path="demo",
     )
     return get_peft_model(base, config)
 
@@ -110,7 +109,7 @@ def recall(model: nn.Module, samples: Sequence[Sample], batch: int = 64) -> Reca
 def _logits(model: nn.Module, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Logits [labels that count, vocabulary], in the order of `labels[labels != IGNORED]`."""
     # The output layer is the widest by far: only places that count go through it.
-    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    causal: LlamaForCausalLM = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = causal.model(input_ids=tokens, use_cache=False).last_hidden_state
     logits: torch.Tensor = causal.lm_head(hidden[labels != IGNORED])
     return logits

@@ -17,7 +17,7 @@ from serve.api.endpoints import Kind, Match, dialect_of, resolve
 from serve.api.errors import render
 from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, clean_request_id, printable
 from serve.config import Settings
-from serve.errors import SwitchboardError, TooManyRequests, Unavailable
+from serve.errors import InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
 from serve.gateway.auth import ClientKeys
 from serve.gateway.exchange import Exchange
 from serve.gateway.forwarding import Forwarding
@@ -27,7 +27,6 @@ from serve.gateway.state import GatewayState, RegistrySource
 from serve.gateway.upstream import Upstream
 from serve.mlops import metrics
 from serve.sessions import SessionManager
-from serve.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +72,8 @@ class Gateway:
     async def start(self) -> None:
         """Open the pools and follow the registry. Needs a running event loop."""
         settings = self._settings
-        self._store = Store(settings.sessions.store.get_secret_value())
-        sessions = SessionManager(self._store, settings.sessions.ttl_s, settings.sessions.max_metadata_bytes)
-        self._upstream = Upstream(
-            settings.timeouts, settings.limits.max_in_flight, settings.cluster.secret.get_secret_value()
-        )
+        sessions = self._sessions = SessionManager.from_settings(settings.sessions)
+        self._upstream = Upstream(settings.timeouts, settings.cluster.secret.get_secret_value())
         self._forwarding = Forwarding(self.state, self._upstream, sessions, self._wake)
         self._pages = Pages(self.state, self._upstream, self._source, self._router_id)
         self._session_pages = SessionPages(self.state, sessions)
@@ -86,13 +82,15 @@ class Gateway:
             asyncio.create_task(self._publish_metrics()),
             asyncio.create_task(self._purge_sessions(sessions)),
         ]
+        for task in self._tasks:
+            task.add_done_callback(_report)
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._upstream.close()
-        await asyncio.to_thread(self._store.close)
+        await self._sessions.close()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -127,6 +125,8 @@ class Gateway:
 
     async def _dispatch(self, exchange: Exchange) -> None:
         method, path = exchange.scope["method"], exchange.scope["path"]
+        if exchange.scope["http_version"] == "1.1" and exchange.headers.count(b"host") != 1:
+            raise InvalidRequest("A request must name its host exactly once.")  # RFC 9112, section 3.2
         match = self._let_in(exchange, method, path)
         exchange.endpoint = match.endpoint.kind
         if match.endpoint.forwards:
@@ -203,3 +203,9 @@ class Gateway:
             except Unavailable:
                 logger.warning("the store does not answer: expired sessions stay for now")
             await asyncio.sleep(PURGE_PERIOD_S)
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    """None of a gateway's own tasks ends while it serves; one that does must not do so in silence."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a task of the gateway has ended", exc_info=error)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
-from serve.api.http import ClientDisconnected, Headers, Receive, Reply, Scope, Send, send_reply
+from serve.api.http import Headers, Receive, Reply, Scope, Send, send_reply, until_disconnect
 from serve.schemas import Dialect
 
 
@@ -61,30 +60,6 @@ class Exchange:
         self.sent_last = chunk
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
 
-    @asynccontextmanager
-    async def until_client_leaves(self) -> AsyncIterator[None]:
-        """Run the block; if the client goes away meanwhile, cancel it and raise `ClientDisconnected`.
-
-        To be entered once the request's body is read: the next thing that `receive` can say is goodbye.
-        """
-        task = asyncio.current_task()
-        assert task is not None
-        gone = False
-
-        async def watch() -> None:
-            nonlocal gone
-            while (await self.receive())["type"] != "http.disconnect":
-                pass
-            gone = True
-            task.cancel()
-
-        watcher = asyncio.create_task(watch())
-        try:
-            yield
-        except asyncio.CancelledError:
-            # Only our own cancellation becomes a disconnect; one from outside (shutdown) goes on outwards.
-            if gone and task.uncancel() == 0:
-                raise ClientDisconnected from None
-            raise
-        finally:
-            watcher.cancel()
+    def until_client_leaves(self) -> AbstractAsyncContextManager[None]:
+        """`until_disconnect` for this request."""
+        return until_disconnect(self.receive)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
+from functools import partial
 
 from serve.api.endpoints import Match
 from serve.api.http import read_body
 from serve.api.requests import parse_object, validate
-from serve.errors import RequestTimedOut, Unavailable
+from serve.errors import NotFound, RequestTimedOut, Unavailable
 from serve.gateway.exchange import Exchange
 from serve.gateway.relay import Forward, Relay
 from serve.gateway.state import GatewayState
@@ -49,13 +51,12 @@ class Forwarding:
                 body=body,
                 headers=_headers(exchange, chosen),
                 sticky=session.replica_id if session else None,
+                settle=partial(self._pin, session) if session else None,
             )
-            replica_id = await self._relay.run(exchange, forward)
+            await self._relay.run(exchange, forward)
         except Unavailable:
             self._wake_if_asleep(request["model"])
             raise
-        if session is not None and replica_id is not None:
-            await self._pin(session, replica_id)
 
     async def _read(self, exchange: Exchange) -> bytes:
         settings = self._state.settings
@@ -72,10 +73,14 @@ class Forwarding:
         return await self._sessions.get(session_id.decode("latin-1"))
 
     async def _pin(self, session: Session, replica_id: str) -> None:
-        """Keep the session at the replica that served it, unless the one it had is merely busy."""
+        """Keep the session at the replica that serves it, unless the one it had is merely busy.
+
+        The answer is not held up by a store that cannot take this down, or a session that has ended meanwhile.
+        """
         if replica_id == session.replica_id or self._is_ready(session.replica_id):
             return
-        await self._sessions.pin_replica(session.id, replica_id, session.replica_id)
+        with contextlib.suppress(Unavailable, NotFound):
+            await self._sessions.pin_replica(session.id, replica_id, session.replica_id)
 
     def _is_ready(self, replica_id: str | None) -> bool:
         return any(

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from serve.api.endpoints import Endpoint
 from serve.api.errors import stream_error
+from serve.api.http import ClientDisconnected
 from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError, Unavailable, UpstreamFailed
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import Exchange
@@ -30,6 +31,8 @@ MAX_ATTEMPTS = 2
 RETRIED = frozenset({429, 500, 502, 503})
 """Statuses of a replica that another replica may not share: full, broken, draining."""
 RETRY_AFTER_S = 1.0
+LAST_WORD_S = 0.5
+"""How long the event that ends a broken stream may wait for a client that is slow to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class Forward:
     headers: Mapping[str, str]
     sticky: str | None = None
     """The replica that a session's earlier turns went to."""
+    settle: Callable[[str], Awaitable[None]] | None = None
+    """Told which replica it is before the first byte of its answer goes out."""
 
 
 class Relay:
@@ -51,8 +56,8 @@ class Relay:
         self._upstream = upstream
         self._rng = rng
 
-    async def run(self, exchange: Exchange, forward: Forward) -> str | None:
-        """Answer the exchange. Returns the id of the replica that served it.
+    async def run(self, exchange: Exchange, forward: Forward) -> None:
+        """Answer the exchange.
 
         Raises a `SwitchboardError` while nothing has been sent, `ClientDisconnected` when the client left.
         """
@@ -62,16 +67,14 @@ class Relay:
         async with exchange.until_client_leaves():
             try:
                 async with asyncio.timeout_at(deadline) as timer:
-                    return await self._attempts(exchange, forward, Clock(timer, deadline))
+                    await self._attempts(exchange, forward, Clock(timer, deadline))
             except TimeoutError:
-                metrics.ATTEMPTS.labels(forward.target.model, "timeout").inc()
                 error = DeadlineExceeded("The model did not answer in time.")
                 if not exchange.started:
                     raise error from None
                 await self._break_off(exchange, forward, error)
-                return None
 
-    async def _attempts(self, exchange: Exchange, forward: Forward, clock: Clock) -> str | None:
+    async def _attempts(self, exchange: Exchange, forward: Forward, clock: Clock) -> None:
         tried: list[str] = []
         failure: SwitchboardError | None = None
         while len(tried) < MAX_ATTEMPTS:
@@ -84,7 +87,7 @@ class Relay:
             exchange.served_by = _served_by(forward.target, replica, len(tried))
             failure = await self._attempt(exchange, forward, replica, clock, tried)
             if failure is None:
-                return replica.replica_id
+                return
             logger.warning(
                 "attempt failed request=%s model=%s replica=%s reason=%s",
                 exchange.request_id,
@@ -113,31 +116,36 @@ class Relay:
         self, exchange: Exchange, forward: Forward, replica: ReplicaState, clock: Clock, tried: list[str]
     ) -> SwitchboardError | None:
         """Try one replica. Returns why it failed if another may be tried, None once the client has its answer."""
-        model = forward.target.model
-        outcome = "client_gone"
+        outcome = "ok"
         try:
             with self._state.sending_to(replica.replica_id):
                 async with self._upstream.post(
                     replica.url + forward.path, forward.body, forward.headers, clock
                 ) as answer:
-                    outcome = "ok" if answer.status < 400 else f"status_{answer.status}"
+                    if answer.status >= 400:
+                        outcome = f"status_{answer.status}"
+                    if answer.status >= 300 and not answer.is_json:
+                        return _refused(answer)  # not the manager's words, nor any that a client could read
                     if answer.status in RETRIED and not self._is_last(forward, tried):
                         return _refused(answer)
-                    await self._copy(exchange, forward, answer)
+                    await self._copy(exchange, forward, replica, answer)
                     return None
         except AttemptFailed as failed:
             outcome = failed.outcome
             if exchange.started:
                 return None
             return _lost(failed)
+        except asyncio.CancelledError:
+            outcome = "timeout" if clock.expired else "client_gone"
+            raise
         finally:
-            metrics.ATTEMPTS.labels(model, outcome).inc()
+            metrics.ATTEMPTS.labels(forward.target.model, outcome).inc()
 
-    async def _copy(self, exchange: Exchange, forward: Forward, answer: Answer) -> None:
+    async def _copy(self, exchange: Exchange, forward: Forward, replica: ReplicaState, answer: Answer) -> None:
         if not answer.streams:
             # Whole before its status is sent: a body that breaks off can still be asked of another replica.
             body = await answer.read()
-            await exchange.start(answer.status, [*answer.headers, (b"content-length", str(len(body)).encode())])
+            await _commit(exchange, forward, replica, answer, (b"content-length", str(len(body)).encode()))
             await exchange.body(body, more=False)
             return
         events = WholeEvents()
@@ -147,7 +155,7 @@ class Relay:
                 if not whole:
                     continue
                 if not exchange.started:
-                    await exchange.start(answer.status, [*answer.headers, (b"cache-control", b"no-cache")])
+                    await _commit(exchange, forward, replica, answer, (b"cache-control", b"no-cache"))
                 await exchange.body(whole)
         except AttemptFailed:
             if exchange.started:
@@ -159,9 +167,22 @@ class Relay:
 
     async def _break_off(self, exchange: Exchange, forward: Forward, error: SwitchboardError) -> None:
         """End a stream that cannot be finished with the one event that says so."""
-        await exchange.body(
-            stream_error(error, forward.endpoint.kind, exchange.request_id, exchange.sent_last), more=False
-        )
+        last_word = stream_error(error, forward.endpoint.kind, exchange.request_id, exchange.sent_last)
+        try:
+            async with asyncio.timeout(LAST_WORD_S):
+                await exchange.body(last_word, more=False)
+        except TimeoutError:
+            # What it was sent before fills every buffer on the way: it does not read.
+            raise ClientDisconnected from None
+
+
+async def _commit(
+    exchange: Exchange, forward: Forward, replica: ReplicaState, answer: Answer, header: tuple[bytes, bytes]
+) -> None:
+    """From here on the answer is the client's."""
+    if forward.settle is not None:
+        await forward.settle(replica.replica_id)
+    await exchange.start(answer.status, [*answer.headers, header])
 
 
 def _served_by(target: Target, replica: ReplicaState, attempts: int) -> list[tuple[bytes, bytes]]:
@@ -177,7 +198,9 @@ def _refused(answer: Answer) -> SwitchboardError:
     """What the client hears if no other replica takes the request that this one refused."""
     if answer.status == 500:
         return EngineFailed("The model failed on this request.")
-    return Unavailable("The model cannot take this request right now.", retry_after_s=RETRY_AFTER_S)
+    if answer.status in RETRIED:
+        return Unavailable("The model cannot take this request right now.", retry_after_s=RETRY_AFTER_S)
+    return UpstreamFailed("The model gave no usable answer.")
 
 
 def _lost(failed: AttemptFailed) -> SwitchboardError:

@@ -43,6 +43,10 @@ class Clock:
         """From now, wait `seconds` at most, and never past the deadline."""
         self._timer.reschedule(min(self.deadline, asyncio.get_running_loop().time() + seconds))
 
+    @property
+    def expired(self) -> bool:
+        return self._timer.expired()
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -51,6 +55,7 @@ class Answer:
     status: int
     headers: list[tuple[bytes, bytes]]
     streams: bool
+    is_json: bool
     _response: aiohttp.ClientResponse
     _clock: Clock
     _idle_s: float
@@ -71,13 +76,13 @@ class Answer:
 
 
 class Upstream:
-    """A bounded pool of connections to the manager replicas."""
+    """A pool of connections to the manager replicas: as many as there are requests, which the gateway bounds."""
 
-    def __init__(self, timeouts: Timeouts, max_connections: int, secret: str) -> None:
+    def __init__(self, timeouts: Timeouts, secret: str) -> None:
         self._timeouts = timeouts
         self._secret = secret
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=15),
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -111,6 +116,7 @@ class Upstream:
                 status=response.status,
                 headers=[(k.lower(), v) for k, v in response.raw_headers if k.lower().decode("latin-1") in FORWARDED],
                 streams=response.content_type == "text/event-stream",
+                is_json=response.content_type == "application/json",
                 _response=response,
                 _clock=clock,
                 _idle_s=self._timeouts.idle_s,

@@ -63,6 +63,7 @@ _PARAMETER_NOTE = re.compile(r" \(parameter=(?P<param>[\w.]+)(?:, value=.*)?\)\Z
 _LEADING_PARAMETER = re.compile(r"`?(?P<param>[a-z]+(?:_[a-z]+)*)`?(?:=\S+)? (?:must|cannot|should) ")
 _UNKNOWN_MODEL = re.compile(r"The model `.*` does not exist", re.DOTALL)
 _UNKNOWN_RESPONSE = re.compile(r"Response with id '.*' not found", re.DOTALL)
+_NO_TOOLS = re.compile(r'(?:"auto" tool choice|tool_choice=.{1,200}?) requires --', re.DOTALL)
 _CONTEXT_LENGTH = re.compile(r"maximum context length|exceeds the max_model_len")
 # /v1/messages reads vLLM's own chat stream; an error in it becomes a complaint that names the status last.
 _NESTED_STATUS = re.compile(r"'code': (\d{3})\}")
@@ -193,6 +194,8 @@ def _explain(fault: Fault) -> tuple[str, str | None]:
 
 def _plain(fault: Fault) -> tuple[str, str | None]:
     message, param = fault.message[:_LONGEST_READ], fault.param
+    if _NO_TOOLS.match(message):
+        return "This model is not set up for tool calls.", "tools"
     if note := _PARAMETER_NOTE.search(message):
         message, param = message[: note.start()], param or note["param"]
     if param is None and (leading := _LEADING_PARAMETER.match(message)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -102,7 +103,7 @@ class Client:
     ) -> Answer:
         """One request with a JSON body, or with bytes as they are."""
         async with self._session.request(
-            method, self._base_url + path, data=_bytes(body), headers=self._headers(headers)
+            method, self._base_url + path, data=_payload(body), headers=self._headers(headers)
         ) as response:
             lower = {key.lower(): value for key, value in response.headers.items()}
             return Answer(response.status, lower, await response.read())
@@ -123,7 +124,7 @@ class Client:
         self, path: str, body: dict[str, Any], headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[Stream]:
         async with self._session.post(
-            self._base_url + path, data=_bytes(body | {"stream": True}), headers=self._headers(headers)
+            self._base_url + path, data=_payload(body | {"stream": True}), headers=self._headers(headers)
         ) as response:
             assert response.status == 200, await response.read()
             yield Stream(response)
@@ -141,8 +142,11 @@ def chat_body(model: str, question: str, **params: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": question}], **params}
 
 
-def _bytes(body: object) -> bytes | None:
-    return body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+def _payload(body: object) -> io.BytesIO | None:
+    if body is None:
+        return None
+    # aiohttp takes large bytes from a file only, so as not to block its loop.
+    return io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 from tests.live.files import copied, misfit, opposite
 
 ROOT = Path(__file__).parents[2]
-MODELS = ROOT / "models"
+MODELS = Path(os.environ.get("TRIAL_MODELS", ROOT / "models"))
 DEMO = MODELS / "demo"
 EMBED = MODELS / "demo-embed"
 ADAPTERS = MODELS / "demo-adapters"
@@ -86,6 +87,9 @@ def _models() -> list[dict[str, Any]]:
             "max_loras": 2,
             "max_cpu_loras": SLOTS,
             "max_lora_rank": 8,
+            "tool_call_parser": "hermes",
+            # Between JSON's tokens a model this small writes white space without end.
+            "extra": {"structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True}},
         },
         "resources": {"num_cpus": 0.3},
         "autoscaling": {"min_replicas": 2, "max_replicas": 2},

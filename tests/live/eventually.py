@@ -11,7 +11,7 @@ T = TypeVar("T")
 POLL_S = 0.1
 
 
-async def eventually(probe: Callable[[], Awaitable[T]], within_s: float, what: str) -> T:
+async def eventually(probe: Callable[[], Awaitable[T | None]], within_s: float, what: str) -> T:
     """The first truthy value of `probe`. Fails, saying `what` did not come and the last value, after `within_s`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s

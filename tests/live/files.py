@@ -16,8 +16,8 @@ CONFIG = "adapter_config.json"
 
 
 def opposite(source: Path, target: Path) -> Path:
-    """An adapter that pushes the other way than `source`: sound, and unlike any other."""
-    return _changed(source, target, lambda name, weights: -weights if ".lora_B." in name else weights)
+    """An adapter that pushes the other way than `source`, and harder: sound, and unlike any other."""
+    return _changed(source, target, lambda name, weights: -3 * weights if ".lora_B." in name else weights)
 
 
 def misfit(source: Path, target: Path) -> Path:

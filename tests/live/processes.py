@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psutil
 
@@ -23,30 +23,17 @@ def serving() -> set[psutil.Process]:
     return {process for process in psutil.process_iter() if any(mark in title(process) for mark in TITLES)}
 
 
-def replicas(launcher: psutil.Process, deployment: str) -> list[psutil.Process]:
-    """The replicas of one deployment of ours."""
-    wanted = f"ray::ServeReplica:switchboard:{deployment}"
-    return [process for process in launcher.children(recursive=True) if _title_is(process, wanted)]
+def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    return [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def _title_is(process: psutil.Process, wanted: str) -> bool:
-    # Ray adds the method that runs: `….initialize_and_get_metadata`.
-    return title(process).partition(".")[0] == wanted
-
-
-def replica_id(replica: psutil.Process) -> str:
-    """Serve's name for a replica, which its log file has in its own name."""
-    prefix = "replica_switchboard_"
-    for file in replica.open_files():
-        name = file.path.rpartition("/")[2]
-        if name.startswith(prefix):
-            return name.removesuffix(".log").rpartition("_")[2]
-    raise AssertionError(f"the process {replica.pid} has no replica's log file open")
+def with_children(process: psutil.Process) -> list[psutil.Process]:
+    return [process, *process.children(recursive=True)]
 
 
 def engine(replica: psutil.Process) -> psutil.Process:
     """The process of a replica's engine."""
-    return next(child for child in replica.children(recursive=True) if title(child).startswith("VLLM::EngineCore"))
+    return next(child for child in with_children(replica) if title(child).startswith("VLLM::EngineCore"))
 
 
 def listening(process: psutil.Process) -> Iterator[tuple[str, int]]:

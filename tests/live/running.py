@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 
 from tests.live import config
 from tests.live.outside import OutsideServer, outside_server
-from tests.live.processes import serving, title
+from tests.live.processes import listening, serving, title
 
 START_S = 300.0
 STOP_S = 120.0
@@ -55,10 +57,31 @@ class Switchboard:
     def dashboard_port(self) -> int:
         """Of Ray's dashboard, which also takes `serve deploy`."""
         for process in self.launcher.children(recursive=True):
-            words = title(process).split()
-            if any(word.endswith("ray/dashboard/dashboard.py") for word in words):
-                return int(next(word for word in words if word.startswith("--port=")).partition("=")[2])
+            if any(word.endswith("ray/dashboard/dashboard.py") for word in title(process).split()):
+                return next(port for address, port in listening(process) if address == "127.0.0.1")
         raise AssertionError("Ray has no dashboard")
+
+    @property
+    def operator_environment(self) -> dict[str, str]:
+        """What the launcher leaves for who commands the running cluster, Ray's token among it."""
+        lines = (config.ROOT / ".switchboard" / "env").read_text().splitlines()
+        return self.environment | dict(shlex.split(line)[0].split("=", 1) for line in lines)
+
+    @property
+    def ray_token(self) -> str:
+        return Path(self.operator_environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+
+    async def replicas(self, deployment: str) -> dict[str, psutil.Process]:
+        """The running replicas of one deployment by their ids, as Serve tells them."""
+        url = f"http://127.0.0.1:{self.dashboard_port}/api/serve/applications/"
+        headers = {"authorization": f"Bearer {self.ray_token}"}
+        async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+            response.raise_for_status()
+            deployments = (await response.json())["applications"]["switchboard"]["deployments"]
+        told = {
+            one["replica_id"]: one["pid"] for one in deployments[deployment]["replicas"] if one["state"] == "RUNNING"
+        }
+        return {one: psutil.Process(pid) for one, pid in told.items() if psutil.pid_exists(pid)}
 
     @property
     def ray_logs(self) -> Path:
@@ -78,36 +101,24 @@ class Switchboard:
 def switchboard(folder: Path) -> Iterator[Switchboard]:
     """Start one, and stop it as an operator would. Fails if a process of it is left then."""
     with outside_server() as outside:
-        one = _prepare(folder, outside)
         before = serving()
-        path = config.write_config(folder / "serve_config.yaml", one.args, one.port)
-        with one.output.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "serve.launch", str(path)],
-                cwd=config.ROOT,
-                env=one.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        one.launcher = psutil.Process(process.pid)
+        process, one = _start(folder, outside)
         try:
             _wait_until_ready(process, one.output)
             yield one
         finally:
             known = set(one.launcher.children(recursive=True)) if process.poll() is None else set()
             status = _stop(process)
-        left = psutil.wait_procs((known | serving()) - before, timeout=GONE_S)[1]
-        assert not left, f"left behind: {[(one.pid, title(one)) for one in left]}"
-        assert status == 0, f"the launcher ended with {status}:\n{one.output.read_text(errors='replace')[-4000:]}"
+    left = psutil.wait_procs((known | serving()) - before, timeout=GONE_S)[1]
+    assert not left, f"left behind: {[(one.pid, title(one)) for one in left]}"
+    assert status == 0, f"the launcher ended with {status}:\n{one.output.read_text(errors='replace')[-4000:]}"
 
 
-def _prepare(folder: Path, outside: OutsideServer) -> Switchboard:
-    adapters = config.write_adapters(folder / "adapters")
+def _start(folder: Path, outside: OutsideServer) -> tuple[subprocess.Popen[bytes], Switchboard]:
     port, stats_port, metrics_port = free_ports(3)
-    keys = [f"canary-{purpose}-{secrets.token_hex(12)}" for purpose in ("client", "cluster", "outside")]
-    client_key, cluster_secret, outside_key = keys
+    client_key, cluster_secret, outside_key = (
+        f"canary-{purpose}-{secrets.token_hex(12)}" for purpose in ("client", "cluster", "outside")
+    )
     environment = dict(os.environ) | {
         "SWITCHBOARD_API_KEYS": client_key,
         "SWITCHBOARD_CLUSTER_SECRET": cluster_secret,
@@ -116,19 +127,32 @@ def _prepare(folder: Path, outside: OutsideServer) -> Switchboard:
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(config.CLIENT_TIMEOUT_S),
     }
-    return Switchboard(
+    adapters = config.write_adapters(folder / "adapters")
+    args = config.settings(folder, adapters, outside.url)
+    output = folder / "launch.log"
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serve.launch", str(config.write_config(folder / "serve_config.yaml", args, port))],
+            cwd=config.ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return process, Switchboard(
         base_url=f"http://127.0.0.1:{port}",
         port=port,
         client_key=client_key,
         cluster_secret=cluster_secret,
         outside_key=outside_key,
-        args=config.settings(folder, adapters, outside.url),
+        args=args,
         folder=folder,
         adapters=adapters,
         outside=outside,
         environment=environment,
-        launcher=psutil.Process(),
-        output=folder / "launch.log",
+        launcher=psutil.Process(process.pid),
+        output=output,
     )
 
 

@@ -10,6 +10,7 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serve.config import SessionsConfig
 from serve.errors import InvalidRequest, NotFound, Unavailable
 from serve.sessions import SessionManager
 from serve.store import Store
@@ -178,3 +179,15 @@ async def test_of_several_processes_one_pins_and_all_are_told(database_url: str,
     racers = [[database_url, session.id, f"r{index}"] for index in range(4)]
     winners = await asyncio.to_thread(race, racers)
     assert set(winners) == {(await manager.get(session.id)).replica_id}
+
+
+async def test_it_is_made_from_settings_with_a_store_of_its_own(sqlite_url: str) -> None:
+    settings = SessionsConfig.model_validate({"store": sqlite_url, "ttl_s": 60, "max_metadata_bytes": 20})
+    manager = SessionManager.from_settings(settings)
+    session = await manager.create("support", {"user": "42"})
+    assert session.expires_at - session.created_at == 60
+    with pytest.raises(InvalidRequest):
+        await manager.create("support", {"user": "x" * 20})
+    await manager.close()
+    with pytest.raises(Unavailable):
+        await manager.get(session.id)

@@ -81,6 +81,19 @@ def test_an_unknown_previous_response() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set',
+        'tool_choice="required" requires --tool-call-parser to be set',
+    ],
+)
+def test_tools_that_the_engine_has_no_parser_for(message: str) -> None:
+    error = from_body(CHAT, 400, json.dumps({"error": {"message": message, "code": 400}}).encode())
+    assert (error.status, error.param) == (400, "tools")
+    assert error.message == "This model is not set up for tool calls."
+
+
 def test_an_endpoint_that_the_model_does_not_serve() -> None:
     assert told("emb").code == "unsupported_endpoint"
     assert from_body(CHAT, 501, b"{}").status == 404

@@ -1,0 +1,85 @@
+"""Rounds of load, both servers in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.client import Answer, Connection, chat, post
+from bench.cpu import CpuTime, Groups
+from bench.figures import BARE, SWITCHBOARD, Round, faults, figures
+
+PATH = "/v1/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked of each server. `rounds` holds for each number in `streams`."""
+
+    model: str
+    streams: tuple[int, ...] = (1, 8, 32)
+    rounds: int = 6
+    requests_per_stream: int = 12
+    fewest_requests: int = 48
+    tokens: int = 32
+
+    def requests(self, streams: int) -> int:
+        """How many a server gets in one round."""
+        return max(self.fewest_requests, streams * self.requests_per_stream)
+
+
+def order(number: int) -> tuple[str, str]:
+    """Who is first in a round (1, 2, …): in turn, so that a slow drift of the machine falls on both (ABBA)."""
+    return (BARE, SWITCHBOARD) if number % 2 else (SWITCHBOARD, BARE)
+
+
+async def measure(
+    plan: Plan, ports: Mapping[str, int], groups: Callable[[], Groups], say: Callable[[Round], None]
+) -> list[Round]:
+    """Every round at every number of streams. `ports` has both servers by name; `say` hears each turn's end."""
+    cpu = CpuTime(groups)
+    rounds: list[Round] = []
+    for streams in plan.streams:
+        connections = {name: [Connection(port) for _ in range(streams)] for name, port in ports.items()}
+        try:
+            for number in range(1, plan.rounds + 1):
+                for name in order(number):
+                    rounds.append(await _turn(plan, streams, number, name, connections[name], cpu))
+                    say(rounds[-1])
+        finally:
+            for connection in (one for group in connections.values() for one in group):
+                connection.close()
+    return rounds
+
+
+async def _turn(
+    plan: Plan, streams: int, number: int, name: str, connections: Sequence[Connection], cpu: CpuTime
+) -> Round:
+    # Opens the connections and wakes threads that slept while the other server had its turn. Every round asks its own
+    # questions, and of both servers the same.
+    topic = f"{streams} streams, round {number}"
+    await load(connections, _requests(plan, f"Before {topic}", streams * 2))
+    cpu.restart()
+    answers = await load(connections, _requests(plan, topic, plan.requests(streams)))
+    return Round(streams, number, name, figures(answers, plan.tokens), faults(answers, plan.tokens), cpu.used())
+
+
+def _requests(plan: Plan, topic: str, number: int) -> list[bytes]:
+    numbers = range(1, number + 1)
+    return [post(PATH, chat(plan.model, f"{topic}, question {n}: when are you open?", plan.tokens)) for n in numbers]
+
+
+async def load(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[Answer]:
+    """Ask everything, on each connection one request after the other. Answers are in the order of their ends."""
+    waiting = iter(requests)
+    answers: list[Answer] = []
+
+    async def stream(connection: Connection) -> None:
+        for request in waiting:
+            answers.append(await connection.ask(request))
+
+    async with asyncio.TaskGroup() as tasks:
+        for connection in connections:
+            tasks.create_task(stream(connection))
+    return answers

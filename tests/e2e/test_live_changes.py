@@ -1,0 +1,75 @@
+"""What `serve deploy` of the same file with another `user_config` changes, and what it leaves running."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live.asking import Client
+from tests.live.config import ROOT
+from tests.live.eventually import eventually
+from tests.live.running import Switchboard
+
+pytestmark = pytest.mark.engine
+
+DEPLOYED_S = 60.0
+
+
+async def deploy(switchboard: Switchboard, path: Path) -> None:
+    address = f"http://127.0.0.1:{switchboard.dashboard_port}"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "ray.serve.scripts", "deploy", str(path), "--address", address),
+        cwd=ROOT,
+        env=switchboard.operator_environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(DEPLOYED_S):
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+
+
+async def test_bots_and_defaults_change_without_a_restart(client: Client, switchboard: Switchboard) -> None:
+    before = await _running(switchboard)
+    bots = switchboard.args["bots"]
+    changed = switchboard.write_config(
+        "changed.yaml",
+        {
+            "bots": {**bots, "newcomer": {"model": "demo", "adapters": ["sales"], "default_params": {"max_tokens": 4}}},
+            "models": {"demo": {"default_params": {"max_tokens": 6}}},
+        },
+    )
+
+    async def newcomer_answers() -> bool:
+        return (await client.chat("newcomer", "Hello")).status == 200
+
+    async def default_holds() -> bool:
+        return bool((await client.chat("demo", "Hello")).json["usage"]["completion_tokens"] == 6)
+
+    await deploy(switchboard, changed)
+    try:
+        await eventually(newcomer_answers, DEPLOYED_S, "the new bot answers")
+        await eventually(default_holds, DEPLOYED_S, "the model's new default holds")
+        answer = await client.chat("newcomer", "Hello")
+        assert answer.adapter.startswith("sales@")
+        assert answer.json["usage"]["completion_tokens"] == 4
+        assert "newcomer" in [model["id"] for model in (await client.get("/v1/models")).json["data"]]
+        wrong = switchboard.write_config("wrong.yaml", {"bots": {"newcomer": {"model": "nobody"}}})
+        await deploy(switchboard, wrong)
+        assert (await client.chat("newcomer", "Hello")).adapter.startswith("sales@")
+    finally:
+        await deploy(switchboard, switchboard.write_config("as_before.yaml", {}))
+
+    async def newcomer_gone() -> bool:
+        return (await client.chat("newcomer", "Hello")).status == 404
+
+    await eventually(newcomer_gone, DEPLOYED_S, "the new bot is gone again")
+    assert await _running(switchboard) == before
+
+
+async def _running(switchboard: Switchboard) -> set[str]:
+    deployments = ("Registry", "Router", "LocalManager-demo", "LocalManager-outside")
+    return {replica for name in deployments for replica in await switchboard.replicas(name)}

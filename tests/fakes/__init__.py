@@ -1,0 +1,1 @@
+"""Real small servers that stand in for what is elsewhere, and misbehave when asked to."""

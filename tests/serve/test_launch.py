@@ -1,0 +1,189 @@
+"""What the launcher does before it starts Ray: refuse, and say why."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+from typing_extensions import override
+
+from serve import launch
+from serve.config import HttpBinding
+from serve.leftovers import Leftovers
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another checkout than this one, so that a Switchboard that runs here is left alone."""
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "serve.env").write_text((ROOT / "cluster" / "serve.env").read_text())
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "models" / "demo").mkdir(parents=True)
+    (tmp_path / "models" / "demo" / "config.json").write_text("{}")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(launch, "ROOT", tmp_path)
+    monkeypatch.setattr(launch, "STATE", tmp_path / ".switchboard")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return tmp_path
+
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(checkout: Path) -> Write:
+    """A `serve_config.yaml` with these `args`."""
+
+    def write(port: int = 8000, host: str = "127.0.0.1", **sections: object) -> Path:
+        args = {"models": [{"name": "demo", "provider": "local", "model_id": "models/demo"}]} | sections
+        application = {"name": "switchboard", "route_prefix": "/", "import_path": "serve.app:build", "args": args}
+        config = {"http_options": {"host": host, "port": port}, "applications": [application]}
+        path = checkout / "serve_config.yaml"
+        path.write_text(yaml.safe_dump(config))
+        return path
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be started")
+
+    monkeypatch.setattr(launch, "_run", refuse)
+
+
+def test_every_fault_of_a_config_is_told_at_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(
+        bots={"helper": {"model": "nobody"}},
+        limits={"body_mib": -1, "typo": 1},
+        auth={"keys": "${SWITCHBOARD_NOT_SET}"},
+    )
+    assert launch.main(path) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    for place in ("bots.helper.model", "limits.body_mib", "auth.keys", "limits.typo"):
+        assert place in err
+    assert "Traceback" not in err
+
+
+def test_an_open_door_is_refused(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(write(host="0.0.0.0")) == 2
+    assert "auth.keys" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [None, "", "[", "models: x"])
+def test_a_file_that_is_no_config(checkout: Path, text: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkout / "broken.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert launch.main(path) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "which", ["http_options.port", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"]
+)
+def test_a_taken_port_is_told(
+    write: Write, which: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = _free_ports(3)
+    names = ("http_options.port", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
+    ports = dict(zip(names, free, strict=True))
+    for name in names[1:]:
+        monkeypatch.setenv(name, str(ports[name]))
+    with socket.create_server(("127.0.0.1", ports[which])):
+        assert launch.main(write(ports[names[0]])) == 2
+    err = capsys.readouterr().err
+    assert err.splitlines()[0] == "Cannot start:"
+    assert len(err.splitlines()) == 2
+    assert f"port {ports[which]} ({which}) is in use by" in err
+
+
+def _free_ports(count: int) -> list[int]:
+    servers = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in servers]
+    for server in servers:
+        server.close()
+    return ports
+
+
+def test_on_a_running_cluster_the_ports_are_that_clusters(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(AssertionError, match="nothing is to be"):
+        launch.main(write(server.getsockname()[1]))
+
+
+# The environment of what is started.
+
+
+def environment(checkout: Path) -> dict[str, str]:
+    return launch._environment(Leftovers(checkout))
+
+
+def test_serves_settings_come_from_one_file(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_MAXCONN", "7")
+    found = environment(checkout)
+    assert found["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+    assert found["RAY_SERVE_HAPROXY_MAXCONN"] == "7"  # what is set already stays
+    assert found["PYTHONPATH"].startswith(str(checkout))
+
+
+def test_secrets_are_fresh_and_for_this_user_only(checkout: Path) -> None:
+    first, second = environment(checkout), environment(checkout)
+    assert first["SWITCHBOARD_CLUSTER_SECRET"] != second["SWITCHBOARD_CLUSTER_SECRET"]
+    for name in ("env", "ray-token"):
+        assert (checkout / ".switchboard" / name).stat().st_mode & 0o777 == 0o600
+    assert second["SWITCHBOARD_CLUSTER_SECRET"] in (checkout / ".switchboard" / "env").read_text()
+
+
+# Waiting and telling.
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "state"),
+    [
+        (200, {"status": "ready", "waiting_for": []}, ""),
+        (503, {"status": "waiting", "waiting_for": ["demo", "other"]}, "loading demo, other"),
+        (503, {}, "starting the routers"),
+        (404, None, "starting the routers"),
+    ],
+)
+def test_what_is_still_missing(status: int, body: object, state: str) -> None:
+    port = _answers_once(status, b"no JSON" if body is None else json.dumps(body).encode())
+    assert launch._readiness(HttpBinding("127.0.0.1", port)) == state
+
+
+def _answers_once(status: int, body: bytes) -> int:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            """Quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+
+    def serve() -> None:
+        with server:
+            server.handle_request()
+
+    Thread(target=serve, daemon=True).start()
+    return int(server.server_port)
+
+
+def test_nobody_answers_yet() -> None:
+    assert launch._readiness(HttpBinding("127.0.0.1", _free_ports(1)[0])) == "starting Ray and the routers"
