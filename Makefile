@@ -1,7 +1,7 @@
 # `make serve` and `make test` are all that a fresh machine needs; `make help` lists the rest.
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-SOURCES := serve deployments adapters cluster tests bench
+SOURCES := serve deployments adapters tests bench
 LOCK := cluster/requirements
 
 .DEFAULT_GOAL := help

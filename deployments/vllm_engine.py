@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -191,7 +192,8 @@ class VllmEngine:
 
 def _arguments(name: str, path: Path, config: EngineConfig) -> Namespace:
     """VLLM's own argument namespace, with its defaults where the config is silent."""
-    args: Namespace = make_arg_parser(FlexibleArgumentParser()).parse_args([])
+    parser = make_arg_parser(FlexibleArgumentParser())
+    args: Namespace = parser.parse_args([])
     chosen: dict[str, Any] = {
         "model": str(path),
         "served_model_name": [name],
@@ -223,6 +225,7 @@ def _arguments(name: str, path: Path, config: EngineConfig) -> Namespace:
         }
     _assign(args, {key: value for key, value in chosen.items() if value is not None}, where="engine")
     _assign(args, config.extra, where="engine.extra")
+    _make_objects(args, config.extra, parser)
     return args
 
 
@@ -232,3 +235,14 @@ def _assign(args: Namespace, values: Mapping[str, Any], where: str) -> None:
         raise ConfigError("the engine", tuple(f"{where}.{key}: vLLM has no such option" for key in unknown))
     for key, value in values.items():
         setattr(args, key, value)
+
+
+def _make_objects(args: Namespace, extra: Mapping[str, Any], parser: FlexibleArgumentParser) -> None:
+    """Have vLLM's own parser make objects of mappings: its app reads the attributes of what is no dict to it."""
+    for key, value in extra.items():
+        if isinstance(value, Mapping):
+            try:
+                parsed = parser.parse_args([f"--{key.replace('_', '-')}", json.dumps(dict(value))])
+            except SystemExit:  # how argparse refuses; it has printed why
+                raise ConfigError("the engine", (f"engine.extra.{key}: vLLM does not take this value",)) from None
+            setattr(args, key, getattr(parsed, key))

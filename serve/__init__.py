@@ -1,0 +1,1 @@
+"""The product without Ray, and the one place that binds it to Ray."""

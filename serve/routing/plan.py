@@ -69,10 +69,7 @@ def plan(
     which versions of the adapter there are.
     """
     address = parse(asked)
-    if session_bot is None:
-        choice = _outside_session(address, names)
-    else:
-        choice = _inside_session(address, names, session_bot)
+    choice = _outside_session(address, names) if session_bot is None else _inside_session(address, names, session_bot)
     if choice.adapter is None:
         return Plan((Target(choice.model),), choice.bot)
     return Plan((_with_adapter(choice, choice.adapter, names, snapshot, retry_after_s),), choice.bot)
