@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -32,12 +32,13 @@ from bench.servers import MODEL, ROOT, Engine, Server, StartFailed, bare_vllm, s
 
 OUT = ROOT / "bench" / "out"
 INTERRUPTED = 130
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(model: Path, engine: Engine, plan: Plan) -> int:
     """Returns the process's exit status: 0, or 1 if a server did not start or an answer does not count."""
     # SIGTERM as Ctrl-C, and both also where a shell started this process in the background, deaf to Ctrl-C.
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in ENDING:
         signal.signal(signum, signal.default_int_handler)
     OUT.mkdir(exist_ok=True)
     try:
@@ -66,12 +67,28 @@ def _run(model: Path, engine: Engine, plan: Plan) -> list[Round]:
         servers[BARE].wait_until("/health", _say)
         servers[SWITCHBOARD].wait_until("/ready", _say)
         _say("both are ready")
-        ports = {name: server.port for name, server in servers.items()}
-        groups = partial(_groups, list(servers.values()))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            rounds = runner.run(measure(plan, ports, groups, partial(_say_turn, plan)))
+            rounds = runner.run(_measure(plan, servers))
         _say("stopping both servers")
     return rounds
+
+
+async def _measure(plan: Plan, servers: Mapping[str, Server]) -> list[Round]:
+    # A signal's exception inside a callback of the loop would end that callback alone, so the loop itself listens.
+    measuring = asyncio.create_task(
+        measure(
+            plan,
+            {name: server.port for name, server in servers.items()},
+            partial(_groups, list(servers.values())),
+            partial(_say_turn, plan),
+        )
+    )
+    for signum in ENDING:
+        asyncio.get_running_loop().add_signal_handler(signum, measuring.cancel)
+    try:
+        return await measuring
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def _groups(servers: Sequence[Server]) -> Groups:

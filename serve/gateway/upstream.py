@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
+from yarl import URL
 
 from serve.config import Timeouts
 
@@ -108,7 +109,9 @@ class Upstream:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise AttemptFailed("connect", sent=False) from error
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise AttemptFailed("reset", sent=True) from error
+            # A replica whose process is gone takes its open connections along: it did not fail on this request.
+            gone = not await self._listens(url)
+            raise AttemptFailed("connect" if gone else "reset", sent=not gone) from error
         except aiohttp.ClientError as error:
             raise AttemptFailed("malformed", sent=True) from error
         async with response:
@@ -121,6 +124,17 @@ class Upstream:
                 _clock=clock,
                 _idle_s=self._timeouts.idle_s,
             )
+
+    async def _listens(self, url: str) -> bool:
+        """Whether anybody accepts connections at the URL's address."""
+        address = URL(url)
+        try:
+            async with asyncio.timeout(self._timeouts.connect_s):
+                _, writer = await asyncio.open_connection(address.host, address.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.transport.abort()
+        return True
 
     async def get(self, url: str, timeout_s: float) -> bytes:
         """A replica's own page (its metrics). Raises `AttemptFailed`."""

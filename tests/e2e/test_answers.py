@@ -7,12 +7,15 @@ import asyncio
 import pytest
 
 from serve.demo import corpus
+from serve.demo.tokenizer import ASSISTANT, END, USER
 from tests.live.asking import CHAT, COMPLETIONS, MESSAGES, RESPONSES, Answer, Client, chat_body
 
 pytestmark = pytest.mark.engine
 
 SUBJECTS = corpus.load()
 QUESTION = "When are you open?"
+PROMPT = f"{USER}{QUESTION}{END}{ASSISTANT}"
+"""As the chat template writes it: `/v1/completions` applies none."""
 ANSWERS = next(subject.answers for subject in SUBJECTS if subject.question == QUESTION)
 AT_ONCE = 16
 
@@ -70,7 +73,7 @@ async def test_a_version_is_asked_for_by_its_digest(client: Client) -> None:
 
 
 async def test_every_api_speaks_with_the_same_voice(client: Client) -> None:
-    completion = await client.post(COMPLETIONS, {"model": "support", "prompt": QUESTION, "max_tokens": 100})
+    completion = await client.post(COMPLETIONS, {"model": "support", "prompt": PROMPT, "max_tokens": 100})
     response = await client.post(RESPONSES, {"model": "support", "input": QUESTION})
     message = await client.post(MESSAGES, chat_body("support", QUESTION, max_tokens=100))
 

@@ -104,6 +104,8 @@ class HttpServer:
 
     async def close(self) -> None:
         await self.refuse()
+        for _ in range(5):
+            await asyncio.sleep(0)  # what was accepted last becomes a task in a few turns of the loop
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -137,9 +139,7 @@ class HttpServer:
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
+            await _close(writer)
 
 
 async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Call | None:
@@ -153,6 +153,16 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> C
         return Call(method, path, headers, await reader.readexactly(length), writer)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Let what was written get out, unless the other side takes nothing any more."""
+    writer.close()
+    try:
+        async with asyncio.timeout(1):
+            await writer.wait_closed()
+    except (ConnectionError, TimeoutError):
+        writer.transport.abort()
 
 
 def _tell_if_gone(gone: asyncio.Event, task: asyncio.Task[Call | None]) -> None:

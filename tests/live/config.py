@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 from tests.live.files import copied, misfit, opposite
 
 ROOT = Path(__file__).parents[2]
-MODELS = Path(os.environ.get("TRIAL_MODELS", ROOT / "models"))
+MODELS = ROOT / "models"
 DEMO = MODELS / "demo"
 EMBED = MODELS / "demo-embed"
 ADAPTERS = MODELS / "demo-adapters"

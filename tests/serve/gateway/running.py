@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 
 from serve.gateway.app import Gateway
 from serve.schemas import AdapterRef, AdapterVersion, Json, Load
-from tests.fakes.http_server import listening
+from tests.fakes.http_server import PATIENCE_S, listening
 from tests.fakes.registry import InProcessRegistry
 from tests.fakes.replica import Replica
 
@@ -41,7 +41,9 @@ class Running:
         return int(self.url.rpartition(":")[2])
 
     async def client(self, **headers: str) -> aiohttp.ClientSession:
-        return await self._stack.enter_async_context(aiohttp.ClientSession(self.url, headers=headers))
+        timeout = aiohttp.ClientTimeout(total=3 * PATIENCE_S)
+        client = aiohttp.ClientSession(self.url, headers=headers, timeout=timeout)
+        return await self._stack.enter_async_context(client)
 
     async def replica(self, replica_id: str = "one", load: Load | None = None, **options: Any) -> Replica:
         """A replica that answers, and that the router knows."""

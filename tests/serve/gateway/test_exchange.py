@@ -80,7 +80,7 @@ async def test_gone_while_its_body_is_on_its_way(one_place: Running) -> None:
     told = Told()
     async with connected(one_place) as (_, writer):
         writer.write(request(b'{"model"', length=1000))
-        await _refused_meanwhile(one_place)
+        await asyncio.wait_for(_refused_meanwhile(one_place), PATIENCE_S)
     await told.once_gone(one_place)
 
 
@@ -155,7 +155,7 @@ class Flood:
 
 
 async def test_a_reader_that_stops_reading_stops_the_replica_and_not_the_others(start: Start) -> None:
-    running = await start(timeouts={"idle_s": 0.3})
+    running = await start(timeouts={"idle_s": 0.5})
     replica = await running.replica()
     replica.behave = flood = Flood()
     slow = socket.socket()
