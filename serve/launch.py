@@ -19,7 +19,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
@@ -67,8 +67,7 @@ def _run(
     environment: Mapping[str, str],
     leftovers: Leftovers,
 ) -> int:
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _stop)
+    _on_stop_signals(_stop)
     log_path = STATE / "serve.log"
     with log_path.open("wb") as log:
         # A session of its own: Ctrl-C reaches this process alone, which then stops Serve in good order.
@@ -84,9 +83,9 @@ def _run(
         )
         try:
             _say(f"starting Ray and Serve (log: {log_path.relative_to(ROOT)})")
-            _wait_until_ready(process, settings, binding, log_path)
-            _say_how_to_ask(settings, binding)
-            process.wait()
+            if _wait_until_ready(process, settings, binding, log_path):
+                _say_how_to_ask(settings, binding)
+                process.wait()
         except Stopped:
             _say("stopping")
             return 0
@@ -96,8 +95,8 @@ def _run(
         return 1
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, binding: HttpBinding, log: Path) -> None:
-    """Return once `/ready` says so. Raises `Stopped` after telling why, if that will not come."""
+def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, binding: HttpBinding, log: Path) -> bool:
+    """True once `/ready` says so, False if Serve ended instead. Raises `SystemExit` after telling why it never will."""
     started = time.monotonic()
     bound = max(model.timeouts.load_s for model in settings.models)
     reported = ""
@@ -106,7 +105,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
         state = _readiness(binding)
         if state == "":
             _say(f"ready after {time.monotonic() - started:.0f} s")
-            return
+            return True
         now = time.monotonic()
         if state != reported or now >= next_report:
             _say(f"{state} ({now - started:.0f} s)")
@@ -115,6 +114,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
             print(f"Serve could not start the models; the end of its log:\n{_tail(log)}", file=sys.stderr)
             raise SystemExit(1)
         time.sleep(POLL_S)
+    return False
 
 
 def _readiness(binding: HttpBinding) -> str:
@@ -146,8 +146,7 @@ def _say_how_to_ask(settings: Settings, binding: HttpBinding) -> None:
 
 def _shut_down(process: subprocess.Popen[bytes], leftovers: Leftovers) -> None:
     """Let Serve stop in good order, then end whatever did not."""
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
+    _on_stop_signals(signal.SIG_IGN)
     leftovers.note_descendants(process.pid)
     if process.poll() is None:
         # `serve run` shuts Serve down on SIGINT only.
@@ -228,7 +227,14 @@ def _stop_with_parent() -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
+    # The first is enough: a second one must not interrupt the cleaning up.
+    _on_stop_signals(signal.SIG_IGN)
     raise Stopped
+
+
+def _on_stop_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, handler)
 
 
 def _say(line: str) -> None:

@@ -37,7 +37,9 @@ async def test_while_waiting_for_a_whole_answer(client: Client) -> None:
     await idle(client)
     before = await written(client)
     # Several answers each, so that there is much left to do once the engines are seen to work on them.
-    tasks = [asyncio.create_task(client.post(CHAT, long_body() | {"n": ANSWERS})) for _ in range(CLIENTS)]
+    tasks = [
+        asyncio.create_task(client.post(CHAT, long_body() | {"n": ANSWERS, "temperature": 1})) for _ in range(CLIENTS)
+    ]
 
     async def all_run() -> bool:
         return await running_in_engines(client) == CLIENTS * ANSWERS

@@ -1,9 +1,12 @@
-"""What the launcher does before it starts Ray: refuse, and say why."""
+"""What the launcher does without Ray: refuse and say why before it starts, stop when it is told to."""
 
 from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import subprocess
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,7 +17,7 @@ import yaml
 from typing_extensions import override
 
 from serve import launch
-from serve.config import HttpBinding
+from serve.config import HttpBinding, load_file
 from serve.leftovers import Leftovers
 
 ROOT = Path(__file__).parents[2]
@@ -94,7 +97,7 @@ def test_a_file_that_is_no_config(checkout: Path, text: str | None, capsys: pyte
     "which", ["http_options.port", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT"]
 )
 def test_a_taken_port_is_told(
-    write: Write, which: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    checkout: Path, write: Write, which: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = _free_ports(3)
     names = ("http_options.port", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_HAPROXY_METRICS_PORT")
@@ -107,6 +110,8 @@ def test_a_taken_port_is_told(
     assert err.splitlines()[0] == "Cannot start:"
     assert len(err.splitlines()) == 2
     assert f"port {ports[which]} ({which}) is in use by" in err
+    # Perhaps a Switchboard has it, whose token and secret lie there.
+    assert not (checkout / ".switchboard").exists()
 
 
 def _free_ports(count: int) -> list[int]:
@@ -121,6 +126,16 @@ def test_on_a_running_cluster_the_ports_are_that_clusters(write: Write, monkeypa
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(AssertionError, match="nothing is to be"):
         launch.main(write(server.getsockname()[1]))
+
+
+def test_a_serve_that_ends_is_never_called_ready(
+    write: Write, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings, binding = load_file(write(_free_ports(1)[0]))
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+        assert launch._wait_until_ready(ended, settings, binding, checkout / "serve.log") is False
+    assert "ready" not in capsys.readouterr().out
 
 
 # The environment of what is started.
@@ -187,3 +202,47 @@ def _answers_once(status: int, body: bytes) -> int:
 
 def test_nobody_answers_yet() -> None:
     assert launch._readiness(HttpBinding("127.0.0.1", _free_ports(1)[0])) == "starting Ray and the routers"
+
+
+STOPPED_TWICE = """
+import os, signal
+from serve import launch
+
+launch._on_stop_signals(launch._stop)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except launch.Stopped:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("cleaned up")
+"""
+
+SERVE = """
+import signal, sys, time
+
+signal.signal(signal.SIGINT, lambda *_: sys.exit())
+print("up", flush=True)
+time.sleep(60)
+"""
+
+KILLED = f"""
+import subprocess, sys
+from serve import launch
+
+serve = [sys.executable, "-c", {SERVE!r}]
+subprocess.run(serve, start_new_session=True, preexec_fn=launch._stop_with_parent)
+"""
+
+
+def test_a_second_signal_does_not_interrupt_the_cleaning_up() -> None:
+    done = subprocess.run([sys.executable, "-c", STOPPED_TWICE], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "cleaned up\n"), done.stderr
+
+
+def test_serve_stops_when_the_launcher_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED], cwd=ROOT, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        assert launcher.stdout.readline() == "up\n"
+        launcher.kill()
+        # Both hold the pipe's other end: it closes when both are gone.
+        assert launcher.stdout.read() == ""
