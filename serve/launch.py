@@ -31,8 +31,6 @@ ROOT = Path(__file__).parents[1]
 STATE = ROOT / ".switchboard"
 POLL_S = 0.5
 REPORT_S = 10.0
-HEADERS_S = 10
-"""How long a client may take to send its headers."""
 STOP_S = 90.0
 """How long Serve has to shut down by itself."""
 PR_SET_PDEATHSIG = 1
@@ -170,9 +168,6 @@ def _environment(leftovers: Leftovers) -> dict[str, str]:
     """This process's environment, with what `cluster/serve.env` and one run's secrets add to it."""
     STATE.mkdir(exist_ok=True)
     added = dict(_assignments(ROOT / "cluster" / "serve.env")) | leftovers.haproxy_environment() | _secrets()
-    # Serve has no setting for how long a client may take over its headers, one byte at a time. This one is written
-    # into the `defaults` section as it is (`ray/serve/_private/haproxy_templates.py`), so it may bring a second line.
-    added["RAY_SERVE_HAPROXY_BALANCE_ALGORITHM"] = f"leastconn\n    timeout http-request {HEADERS_S}s"
     environment = added | os.environ
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment["PYTHONUNBUFFERED"] = "1"

@@ -2,16 +2,13 @@ from __future__ import annotations
 
 import pytest
 from anthropic import Anthropic, AsyncAnthropic, BadRequestError, NotFoundError
-from anthropic.types import MessageParam, ToolParam
+from anthropic.types import MessageParam
 
-from tests.contract.questions import ANSWER, QUESTION, SUPPORT_ANSWER, TOOL_NAME, TOOL_PARAMETERS
+from tests.contract.questions import ANSWER, QUESTION, SUPPORT_ANSWER
 
 pytestmark = pytest.mark.engine
 
 ASKED: list[MessageParam] = [{"role": "user", "content": QUESTION}]
-TOOL: ToolParam = {"name": TOOL_NAME, "description": "When the shop is open", "input_schema": TOOL_PARAMETERS}
-ANY_TOKEN = {"temperature": 100}
-"""Of the tokens that the grammar allows, one is as likely as another; else so small a model writes white space only."""
 
 
 def test_a_question_is_answered(anthropic: Anthropic) -> None:
@@ -76,38 +73,6 @@ def test_max_tokens_ends_the_answer_early(anthropic: Anthropic) -> None:
     message = anthropic.messages.create(model="demo", messages=ASKED, max_tokens=3)
 
     assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 3)
-
-
-@pytest.mark.parametrize("choice", ["any", "tool"])
-def test_a_tool_is_used(anthropic: Anthropic, choice: str) -> None:
-    message = anthropic.messages.create(
-        model="demo",
-        messages=ASKED,
-        tools=[TOOL],
-        tool_choice={"type": "any"} if choice == "any" else {"type": "tool", "name": TOOL_NAME},
-        max_tokens=800,
-        extra_body=ANY_TOKEN,
-    )
-
-    (use,) = [block for block in message.content if block.type == "tool_use"]
-    assert message.stop_reason == "tool_use"
-    assert use.name == TOOL_NAME
-    assert dict(use.input)["weekday"] in ("monday", "sunday")
-
-
-def test_a_tool_is_used_in_a_stream(anthropic: Anthropic) -> None:
-    with anthropic.messages.stream(
-        model="demo",
-        messages=ASKED,
-        tools=[TOOL],
-        tool_choice={"type": "tool", "name": TOOL_NAME},
-        max_tokens=800,
-        extra_body=ANY_TOKEN,
-    ) as stream:
-        message = stream.get_final_message()
-
-    assert [block.name for block in message.content if block.type == "tool_use"] == [TOOL_NAME]
-    assert message.stop_reason == "tool_use"
 
 
 def test_tokens_are_counted_as_they_are_billed(anthropic: Anthropic) -> None:

