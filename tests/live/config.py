@@ -21,7 +21,7 @@ SLOTS = 3
 CAPACITY = 24
 """Requests in flight that each replica of the demo model accepts."""
 OUTSIDE_CAPACITY = 2
-CLIENT_TIMEOUT_S = 5
+CLIENT_TIMEOUT_S = 10
 """HAProxy's patience with a silent client."""
 BODY_TIMEOUT_S = 3
 """The gateway's patience with a body that does not come."""
