@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
@@ -28,22 +27,6 @@ async def test_in_the_middle_of_a_stream(client: Client, path: str) -> None:
         for _ in range(CLIENTS):
             stream = await stack.enter_async_context(client.stream(path, body))
             assert await stream.event()
-
-    await _all_given_up(client, before)
-
-
-async def test_while_waiting_for_a_whole_answer(client: Client) -> None:
-    await idle(client)
-    before = await written(client)
-    tasks = [asyncio.create_task(client.post(CHAT, long_body())) for _ in range(CLIENTS)]
-
-    async def all_run() -> bool:
-        return await running_in_engines(client) > 0
-
-    await eventually(all_run, SOON_S, "the engines work on them")
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
     await _all_given_up(client, before)
 
