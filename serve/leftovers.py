@@ -72,9 +72,13 @@ class Leftovers:
 
 
 def _is_orphan(process: psutil.Process) -> bool:
-    """Whether its parent has ended. Orphans go to init, or on a desktop to the user's systemd."""
+    """Whether its parent has ended. Orphans go to init, or to the nearest ancestor that asked for them.
+
+    The latter is a "child subreaper" (prctl(2)): a desktop's systemd, a container's init, a CI job's runner. It cannot
+    be told from outside, but it is above us too, and no ancestor of ours starts engines or a HAProxy.
+    """
     parent = process.parent()
-    return parent is None or parent.pid == 1 or parent.name() == "systemd"
+    return parent is None or parent.pid == 1 or parent.name() == "systemd" or parent in psutil.Process().parents()
 
 
 def taken_ports(ports: Mapping[int, str]) -> list[str]:

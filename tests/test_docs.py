@@ -20,6 +20,9 @@ from tests.documentation import PAGES, ROOT, name, prose, snippets
 
 OURS = ("serve", "deployments", "adapters", "cluster", "tests", "bench", "docs")
 
+# What runs leave behind.
+MADE = "bench/out/"
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
 
