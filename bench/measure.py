@@ -20,9 +20,12 @@ class Plan:
     model: str
     streams: tuple[int, ...] = (1, 8, 32)
     rounds: int = 6
-    requests_per_stream: int = 12
+    requests_per_stream: int = 24
     fewest_requests: int = 48
     tokens: int = 32
+    settle_s: float = 1.5
+    """Before a turn: vLLM's processes spin for a second after their last work (`SpinCondition` in vLLM's
+    `shm_broadcast.py`), and the other server's must not do so on this one's time."""
 
     def requests(self, streams: int) -> int:
         """How many a server gets in one round."""
@@ -56,6 +59,7 @@ async def measure(
 async def _turn(
     plan: Plan, streams: int, number: int, name: str, connections: Sequence[Connection], cpu: CpuTime
 ) -> Round:
+    await asyncio.sleep(plan.settle_s)
     # Opens the connections and wakes threads that slept while the other server had its turn. Every round asks its own
     # questions, and of both servers the same.
     topic = f"{streams} streams, round {number}"

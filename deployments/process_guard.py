@@ -20,7 +20,7 @@ import psutil
 
 from serve.processes import GRACE_S, descendants, end
 
-POLL_S = 0.5
+POLL_S = 2.0
 WATCHING = b"watching"
 """What the guard says once the descendants that there are cannot get away any more."""
 

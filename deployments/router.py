@@ -10,6 +10,7 @@ from ray import serve as rayserve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 
+from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
 from deployments.logs import to_serve
 from serve.config import Settings, is_loopback
@@ -64,6 +65,7 @@ class Router:
             # Serve's own middleware answers with the request's id.
             adds_request_id=False,
         )
+        keep_out_of_collections()
 
     def __serve_build_asgi_app__(self) -> Gateway:
         return self._gateway

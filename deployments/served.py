@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 from typing import Any
 
 import ray
@@ -15,6 +16,7 @@ from typing_extensions import override
 from adapters.manager import AdapterManager
 from deployments.autoscaling import LOAD_METRIC
 from deployments.base_llm_manager import BaseLLMManager
+from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
 from deployments.local_manager import LocalManager
 from deployments.logs import to_serve
@@ -23,7 +25,7 @@ from deployments.process_guard import ProcessGuard
 from deployments.registry import HeartbeatReply
 from deployments.replica_server import ReplicaServer
 from serve.config import Manager, Settings, is_loopback
-from serve.errors import ConfigError
+from serve.errors import NOT_STARTED, ConfigError, first_line
 from serve.mlops import metrics
 from serve.schemas import AdapterRef, Load, ReplicaPhase, ReplicaState
 from serve.sessions import SessionManager
@@ -64,9 +66,21 @@ class ServedManager(BaseLLMManager):
         self._server = ReplicaServer(self._app)
         self._url = self._server.start(_host(settings.cluster.replica_host))
         self._heartbeats = asyncio.create_task(self._heartbeat_forever())
-        async with asyncio.timeout(max(model.timeouts.load_s for model in manager.models)):
-            await self.start()
+        await self._start_or_say_why_not(manager)
+        keep_out_of_collections()
         self._phase = ReplicaPhase.READY
+
+    async def _start_or_say_why_not(self, manager: Manager) -> None:
+        bound = max(model.timeouts.load_s for model in manager.models)
+        try:
+            async with asyncio.timeout(bound):
+                await self.start()
+        except Exception as error:
+            # Serve will try again, and logs why where few would look. Ray carries this line to whoever runs
+            # `serve run`, and the launcher repeats it.
+            why = f"not ready within load_s ({bound:g} s)" if isinstance(error, TimeoutError) else first_line(error)
+            print(f"{NOT_STARTED} {', '.join(self.models)}: {why}", file=sys.stderr, flush=True)
+            raise
 
     async def wake(self) -> None:
         """Called over a handle when there is no replica: Serve starts one to answer."""

@@ -131,6 +131,8 @@ class VllmEngine:
         )
         tasks = await engine.get_supported_tasks()
         app = build_app(args, tasks, engine.model_config)
+        # CORS and statistics of HTTP are the gateway's; here each would wrap every piece of every stream once more.
+        app.user_middleware.clear()
         await init_app_state(engine, app.state, args, tasks)
         # vLLM's error handler stops its own server when the engine is dead; ours is told by `check_health`.
         app.state.server = SimpleNamespace(should_exit=False)

@@ -29,6 +29,15 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+NOT_STARTED = "Switchboard could not start"
+"""How the line begins by which a replica says why it cannot serve its models."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, on one line of bounded length, for a person who runs the system."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:1000] if text else type(error).__name__
+
 
 class SwitchboardError(Exception):
     """Root of the tree.

@@ -8,7 +8,9 @@ what a crash left behind, shows progress, and on Ctrl-C or SIGTERM leaves no pro
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import secrets
@@ -24,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 
 from serve.config import HttpBinding, Settings, load_file
-from serve.errors import ConfigError
+from serve.errors import NOT_STARTED, ConfigError
 from serve.leftovers import Leftovers, taken_ports
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +50,14 @@ def main(config: Path) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+    with _only_one() as alone:
+        if not alone:
+            print("Cannot start: a Switchboard runs from this checkout already; stop it first", file=sys.stderr)
+            return 2
+        return _prepare_and_run(config, settings, binding)
+
+
+def _prepare_and_run(config: Path, settings: Settings, binding: HttpBinding) -> int:
     leftovers = Leftovers(ROOT)
     for line in leftovers.end():
         _say(f"ended what an earlier run left behind: {line}")
@@ -98,12 +108,16 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
     started = time.monotonic()
     bound = max(model.timeouts.load_s for model in settings.models)
     reported = ""
+    failures: set[str] = set()
     next_report = started
     while process.poll() is None:
         state = _readiness(binding)
         if state == "":
             _say(f"ready after {time.monotonic() - started:.0f} s")
             return True
+        for line in _failures(log) - failures:
+            failures.add(line)
+            _say(f"{line}\n[switchboard] Serve tries again")
         now = time.monotonic()
         if state != reported or now >= next_report:
             _say(f"{state} ({now - started:.0f} s)")
@@ -113,6 +127,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
             raise SystemExit(1)
         time.sleep(POLL_S)
     return False
+
+
+def _failures(log: Path) -> set[str]:
+    """What replicas that cannot start have said."""
+    said = (line.partition(NOT_STARTED) for line in log.read_text(errors="replace").splitlines())
+    return {f"could not start{rest}" for _, found, rest in said if found}
 
 
 def _readiness(binding: HttpBinding) -> str:
@@ -157,6 +177,19 @@ def _shut_down(process: subprocess.Popen[bytes], leftovers: Leftovers) -> None:
     for line in leftovers.end(patience_s=10.0):
         _say(f"ended what Serve left behind: {line}")
     _say("stopped")
+
+
+@contextlib.contextmanager
+def _only_one() -> Iterator[bool]:
+    """Whether no other launcher runs from this checkout, and then none until the block's end, however that comes."""
+    STATE.mkdir(exist_ok=True)
+    with (STATE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _serve_environment() -> dict[str, str]:

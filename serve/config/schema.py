@@ -139,6 +139,9 @@ class Limits(Section):
     """Bounds of each router replica. Change live."""
 
     body_mib: Mib = Field(10.0, gt=0, le=1024, description="Longest request body; a longer one gets 413.")
+    answer_mib: Mib = Field(
+        64.0, gt=0, le=1024, description="Longest answer that is not streamed; a longer one becomes 502."
+    )
     max_in_flight: Annotated[Int, Unit("requests")] = Field(
         256, ge=1, le=65_536, description="Requests that a router relays at once; the next one gets 429."
     )
@@ -146,6 +149,10 @@ class Limits(Section):
     @property
     def body_bytes(self) -> int:
         return int(self.body_mib * MIB)
+
+    @property
+    def answer_bytes(self) -> int:
+        return int(self.answer_mib * MIB)
 
 
 class Timeouts(Section):

@@ -26,6 +26,7 @@ from serve.gateway.session_pages import SessionPages
 from serve.gateway.state import GatewayState, RegistrySource
 from serve.gateway.upstream import Upstream
 from serve.mlops import metrics
+from serve.schemas import Dialect
 from serve.sessions import SessionManager
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ METRICS_PERIOD_S = 2.0
 PURGE_PERIOD_S = 60.0
 PURGE_BATCH = 1000
 CLIENT_GONE = 499
+REQUEST_ID_HEADERS = (b"x-request-id", b"request-id")
 
 
 class Gateway:
@@ -109,6 +111,8 @@ class Gateway:
         exchange = Exchange(scope, receive, send, request_id, dialect_of(scope["path"], headers))
         if self._adds_request_id:
             exchange.extra_headers.append((b"x-request-id", request_id.encode()))
+        if exchange.dialect is Dialect.ANTHROPIC:
+            exchange.extra_headers.append((b"request-id", request_id.encode()))
         started = asyncio.get_running_loop().time()
         try:
             await self._dispatch(exchange)
@@ -165,7 +169,7 @@ class Gateway:
             # The status is out; cutting the connection is the only way left to say that this is not the end.
             raise error
         reply = render(error, exchange.dialect, exchange.request_id)
-        reply_headers = [(key, value) for key, value in reply.headers if key != b"x-request-id"]
+        reply_headers = [(key, value) for key, value in reply.headers if key not in REQUEST_ID_HEADERS]
         await exchange.reply(type(reply)(reply.status, reply_headers, reply.body))
 
     def _record(self, exchange: Exchange, started: float) -> None:

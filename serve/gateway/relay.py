@@ -62,12 +62,10 @@ class Relay:
         Raises a `SwitchboardError` while nothing has been sent, `ClientDisconnected` when the client left.
         """
         timeouts = self._state.settings.timeouts
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeouts.total_s
         async with exchange.until_client_leaves():
             try:
-                async with asyncio.timeout_at(deadline) as timer:
-                    await self._attempts(exchange, forward, Clock(timer, deadline))
+                with Clock(timeouts.total_s) as clock:
+                    await self._attempts(exchange, forward, clock)
             except TimeoutError:
                 error = DeadlineExceeded("The model did not answer in time.")
                 if not exchange.started:
@@ -144,7 +142,7 @@ class Relay:
     async def _copy(self, exchange: Exchange, forward: Forward, replica: ReplicaState, answer: Answer) -> None:
         if not answer.streams:
             # Whole before its status is sent: a body that breaks off can still be asked of another replica.
-            body = await answer.read()
+            body = await answer.read(self._state.settings.limits.answer_bytes)
             await _commit(exchange, forward, replica, answer, (b"content-length", str(len(body)).encode()))
             await exchange.body(body, more=False)
             return
@@ -206,6 +204,6 @@ def _refused(answer: Answer) -> SwitchboardError:
 def _lost(failed: AttemptFailed) -> SwitchboardError:
     if not failed.sent:
         return Unavailable("The model cannot be reached right now.", retry_after_s=RETRY_AFTER_S)
-    if failed.outcome in {"malformed", "empty"}:
+    if failed.outcome in {"malformed", "empty", "too_large"}:
         return UpstreamFailed("The model gave no usable answer.")
     return EngineFailed("The model failed on this request.")

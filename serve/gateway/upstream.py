@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import aiohttp
 from yarl import URL
@@ -23,7 +24,7 @@ class AttemptFailed(Exception):
     """One attempt at one replica came to nothing.
 
     `outcome` is the metric's label: `connect` (the request never left), `reset` (the replica broke off),
-    `malformed` (it did not speak HTTP), `empty` (a stream without one event). `sent` tells
+    `malformed` (it did not speak HTTP), `empty` (a stream without one event), `too_large`. `sent` tells
     whether the replica may have begun to work.
     """
 
@@ -34,19 +35,51 @@ class AttemptFailed(Exception):
 
 
 class Clock:
-    """The deadlines of one request: the whole of it, and each wait inside it. Seconds of the event loop's time."""
+    """The deadlines of one request: the whole of it, and each wait inside it. Seconds of the event loop's time.
 
-    def __init__(self, timer: asyncio.Timeout, deadline: float) -> None:
-        self._timer = timer
-        self.deadline = deadline
+        with Clock(total_s) as clock:   # raises TimeoutError
+            clock.allow(first_byte_s)
+            ...
+
+    A stream allows itself more time with each piece, so that must cost next to nothing: the one timer looks, when it
+    rings, whether more time was allowed meanwhile.
+    """
+
+    _task: asyncio.Task[object]
+    _timer: asyncio.TimerHandle
+
+    def __init__(self, total_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._until = self._loop.time() + total_s
+        self.expired = False
 
     def allow(self, seconds: float) -> None:
         """From now, wait `seconds` at most, and never past the deadline."""
-        self._timer.reschedule(min(self.deadline, asyncio.get_running_loop().time() + seconds))
+        self._until = min(self._deadline, self._loop.time() + seconds)
+        if self._until < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._until, self._ring)
 
-    @property
-    def expired(self) -> bool:
-        return self._timer.expired()
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None  # only tasks answer requests
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = self._loop.call_at(self._until, self._ring)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+        # As `asyncio.Timeout` has it: a cancellation from outside goes on outwards.
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _ring(self) -> None:
+        if self._loop.time() < self._until:
+            self._timer = self._loop.call_at(self._until, self._ring)
+        else:
+            self.expired = True
+            self._task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +104,16 @@ class Answer:
         except (aiohttp.ClientError, ConnectionError) as error:
             raise AttemptFailed("reset", sent=True) from error
 
-    async def read(self) -> bytes:
-        """The whole body."""
-        return b"".join([chunk async for chunk in self.chunks()])
+    async def read(self, limit_bytes: int) -> bytes:
+        """The whole body. Raises `AttemptFailed`, also when there is more of it than that."""
+        chunks: list[bytes] = []
+        room = limit_bytes
+        async for chunk in self.chunks():
+            room -= len(chunk)
+            if room < 0:
+                raise AttemptFailed("too_large", sent=True)
+            chunks.append(chunk)
+        return b"".join(chunks)
 
 
 class Upstream:

@@ -16,7 +16,7 @@ DEMO = MODELS / "demo"
 EMBED = MODELS / "demo-embed"
 ADAPTERS = MODELS / "demo-adapters"
 
-SLOTS = 3
+SLOTS = 2
 """Adapters that an engine holds: fewer than there are."""
 CAPACITY = 24
 """Requests in flight that each replica of the demo model accepts."""

@@ -110,7 +110,17 @@ def test_a_taken_port_is_told(
     assert len(err.splitlines()) == 2
     assert f"port {ports[which]} ({which}) is in use by" in err
     # Perhaps a Switchboard has it, whose token and secret lie there.
-    assert not (checkout / ".switchboard").exists()
+    assert not (checkout / ".switchboard" / "env").exists()
+
+
+def test_a_second_launch_from_one_checkout_is_refused(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(_free_ports(1)[0])
+    with launch._only_one() as first:
+        assert first
+        assert launch.main(path) == 2
+    assert "already" in capsys.readouterr().err
+    with launch._only_one() as again:
+        assert again
 
 
 def _free_ports(count: int) -> list[int]:
@@ -197,6 +207,15 @@ def _answers_once(status: int, body: bytes) -> int:
 
     Thread(target=serve, daemon=True).start()
     return int(server.server_port)
+
+
+def test_why_a_model_does_not_start_is_found_in_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "serve.log"
+    log.write_text(
+        "starting\n\x1b[36m(ServeReplica:switchboard:LocalManager-demo pid=7)\x1b[0m "
+        "Switchboard could not start demo: ValueError: no weights\n"
+    )
+    assert launch._failures(log) == {"could not start demo: ValueError: no weights"}
 
 
 def test_nobody_answers_yet() -> None:

@@ -262,6 +262,15 @@ async def test_every_answer_has_the_requests_id(running: Running, client: aiohtt
     assert (await replica.call(1)).header("x-request-id") == given
 
 
+async def test_an_anthropic_client_finds_the_id_where_that_api_has_it(
+    running: Running, client: aiohttp.ClientSession
+) -> None:
+    await running.replica()
+    for body in (message(), message("nobody")):
+        async with client.post(MESSAGES, json=body, headers={"x-request-id": "mine"}) as answer:
+            assert answer.headers.getall("request-id") == ["mine"]
+
+
 async def test_where_the_server_around_it_adds_the_id(start: Start) -> None:
     running = await start(adds_request_id=False)
     client = await running.client()

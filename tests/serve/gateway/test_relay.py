@@ -228,6 +228,18 @@ async def test_full_replicas_refuse_at_once(running: Running, client: aiohttp.Cl
         assert answer.headers["retry-after"] == "1"
 
 
+async def test_an_answer_without_end_is_not_kept(start: Start) -> None:
+    running = await start(limits={"answer_mib": 0.001})
+    client = await running.client()
+    replica = await running.replica()
+    replica.behave = fake.answers({"text": "x" * 2000})
+    async with client.post(CHAT, json=chat()) as answer:
+        assert answer.status == 502
+    replica.behave = fake.answers({"text": "x" * 900})
+    async with client.post(CHAT, json=chat()) as answer:
+        assert answer.status == 200
+
+
 # Failures after the first byte.
 
 
