@@ -77,9 +77,9 @@ class ServedManager(BaseLLMManager):
                 await self.start()
         except Exception as error:
             # Serve will try again, and logs why where few would look. Ray carries this line to whoever runs
-            # `serve run`, and the launcher repeats it.
+            # `serve run`, and the launcher repeats it. Serve has put its own log in the place of `sys.stderr`.
             why = f"not ready within load_s ({bound:g} s)" if isinstance(error, TimeoutError) else first_line(error)
-            print(f"{NOT_STARTED} {', '.join(self.models)}: {why}", file=sys.stderr, flush=True)
+            print(f"{NOT_STARTED} {', '.join(self.models)}: {why}", file=sys.__stderr__, flush=True)
             raise
 
     async def wake(self) -> None:

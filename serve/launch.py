@@ -13,6 +13,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -117,13 +118,14 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
             return True
         for line in _failures(log) - failures:
             failures.add(line)
-            _say(f"{line}\n[switchboard] Serve tries again")
+            _say(f"{line}\n[switchboard] more in {log.relative_to(ROOT)}; Serve tries again")
         now = time.monotonic()
         if state != reported or now >= next_report:
             _say(f"{state} ({now - started:.0f} s)")
             reported, next_report = state, now + REPORT_S
-        if now - started > bound or "DEPLOY_FAILED" in _tail(log):
-            print(f"Serve could not start the models; the end of its log:\n{_tail(log)}", file=sys.stderr)
+        if now - started > bound or _gave_up(log):
+            why = "\n".join(sorted(failures)) or f"the end of its log:\n{_tail(log)}"
+            print(f"Serve has given up starting the models: {why}", file=sys.stderr)
             raise SystemExit(1)
         time.sleep(POLL_S)
     return False
@@ -133,6 +135,21 @@ def _failures(log: Path) -> set[str]:
     """What replicas that cannot start have said."""
     said = (line.partition(NOT_STARTED) for line in log.read_text(errors="replace").splitlines())
     return {f"could not start{rest}" for _, found, rest in said if found}
+
+
+def _gave_up(log: Path) -> bool:
+    """Whether Serve has stopped trying to start a deployment. Ray's dashboard knows, whose address Ray logs."""
+    dashboard = re.search(r"dashboard at \S*(http://[\d.]+:\d+)", log.read_text(errors="replace"))
+    if dashboard is None:
+        return False
+    request = urllib.request.Request(f"{dashboard[1]}/api/serve/applications/")
+    request.add_header("authorization", f"Bearer {(STATE / 'ray-token').read_text()}")
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            applications: Mapping[str, Mapping[str, object]] = json.load(answer)["applications"]
+    except (OSError, ValueError, KeyError):
+        return False  # not up yet, or another cluster's, which has another token
+    return any(application["status"] == "DEPLOY_FAILED" for application in applications.values())
 
 
 def _readiness(binding: HttpBinding) -> str:
