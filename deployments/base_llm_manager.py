@@ -16,14 +16,14 @@ from adapters.manager import AdapterManager
 from deployments.call import call_json
 from serve.api.endpoints import Kind
 from serve.api.http import ASGIApp
-from serve.config import BotConfig, LocalModel, Settings
+from serve.config import BotConfig, ModelConfig, Settings
 from serve.errors import NotFound
 from serve.model_cache import ModelCache
 from serve.schemas import AdapterRef, Json, Load
 from serve.sessions import SessionManager
 
-NOT_PARAMETERS = frozenset({"bot_type", "endpoint"})
-"""Keywords of `prepare_inference_params` itself. No API has parameters of these names."""
+NOT_PARAMETERS = frozenset({"bot_type", "endpoint", "fallbacks"})
+"""Keywords of `prepare_inference_params` itself, and what is for the router. No API has parameters of these names."""
 
 
 class LoadedModel(Protocol):
@@ -53,7 +53,7 @@ class BaseLLMManager(ABC):
 
     def __init__(
         self,
-        models: Sequence[LocalModel],
+        models: Sequence[ModelConfig],
         *,
         model_cache_bytes: int,
         adapter_manager: AdapterManager,
@@ -96,7 +96,7 @@ class BaseLLMManager(ABC):
         """Bring up the model with this `model_id` (a path, or the provider's own name for it)."""
 
     @abstractmethod
-    def _size_of(self, model: LocalModel) -> int:
+    def _size_of(self, model: ModelConfig) -> int:
         """Bytes that the model takes up in this process's machine while it is loaded."""
 
     @abstractmethod
@@ -205,7 +205,7 @@ class BaseLLMManager(ABC):
             kv_cache=max((load.kv_cache for load in loads), default=0.0),
         )
 
-    def configure(self, models: Sequence[LocalModel], bots: Mapping[str, BotConfig]) -> None:
+    def configure(self, models: Sequence[ModelConfig], bots: Mapping[str, BotConfig]) -> None:
         """Take the live part of the settings, for the requests from now on."""
         self._default_params |= {
             model.name: dict(model.default_params) for model in models if model.name in self.models
@@ -213,7 +213,7 @@ class BaseLLMManager(ABC):
         self._bots = dict(bots)
         self.adapter_manager.update_bots(self._bots)
 
-    def config_of(self, model_name: str) -> LocalModel:
+    def config_of(self, model_name: str) -> ModelConfig:
         """Raises `NotFound`."""
         config = self.models.get(model_name)
         if config is None:

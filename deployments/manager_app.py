@@ -38,6 +38,7 @@ from serve.translate.vllm import REQUEST, REQUEST_ID
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
+PASSED = (b"anthropic-version", b"anthropic-beta")
 
 
 class ManagerApp:
@@ -147,12 +148,13 @@ def _replay(payload: bytes, receive: Receive) -> Receive:
 
 
 def _inner_scope(scope: Scope, length: int) -> Scope:
-    """The model's app sees a plain JSON request: none of the client's or the router's own headers."""
+    """The model's app sees a plain JSON request: of the client's headers, those that mean something to a model."""
     inner = dict(scope)
     inner["headers"] = [
         (b"host", b"localhost"),
         (b"content-type", b"application/json"),
         (b"content-length", str(length).encode()),
+        *(header for header in scope["headers"] if header[0] in PASSED),
     ]
     return inner
 
@@ -161,7 +163,10 @@ def _rendered(error: Exception, scope: Scope, headers: Headers) -> Reply:
     request_id = _text(headers, b"x-request-id") or "-"
     if isinstance(error, EngineFailed):
         logger.error("request=%s the engine failed", request_id)
-    return render(error, dialect_of(scope["path"], headers), request_id)
+    reply = render(error, dialect_of(scope["path"], headers), request_id)
+    code = error.code if isinstance(error, SwitchboardError) else None
+    named = (b"x-switchboard-error", (code or "internal_error").encode("latin-1", "replace"))
+    return Reply(reply.status, [*reply.headers, named], reply.body)
 
 
 def _text(headers: Headers, name: bytes) -> str | None:

@@ -45,6 +45,7 @@ class RegistryDeployment:
         self._live_version = _version(self._live)
         self._configured = False
         self._expositions: dict[str, tuple[float, bytes]] = {}
+        self._outages: dict[str, dict[str, float]] = {}
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take a new live part of the settings.
@@ -89,6 +90,16 @@ class RegistryDeployment:
             key: (at, text) for key, (at, text) in self._expositions.items() if now - at < METRICS_EXPIRY_S
         }
         return {key: text for key, (_, text) in self._expositions.items()}
+
+    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
+        """Keep which models one router leaves out, and give what the others do: seconds that are left."""
+        now = time.monotonic()
+        self._outages[router_id] = {model: now + seconds for model, seconds in outages.items()}
+        others = [known for router, known in self._outages.items() if router != router_id]
+        until: dict[str, float] = {}
+        for model, at in (item for known in others for item in known.items()):
+            until[model] = max(at, until.get(model, at))
+        return {model: at - now for model, at in until.items() if at > now}
 
     async def check_health(self) -> None:
         """Alive as long as it answers."""

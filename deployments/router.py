@@ -42,6 +42,14 @@ class RegistryHandle:
             raise Unavailable("The registry does not answer.") from error
         return expositions
 
+    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
+        try:
+            call = self._handle.share_outages.remote(router_id, outages)
+            others: dict[str, float] = await asyncio.wait_for(call, self._timeout_s)
+        except UNANSWERED as error:
+            raise Unavailable("The registry does not answer.") from error
+        return others
+
 
 @rayserve.ingress()
 class Router:

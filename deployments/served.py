@@ -14,18 +14,21 @@ from ray.serve.handle import DeploymentHandle
 from typing_extensions import override
 
 from adapters.manager import AdapterManager
+from deployments.anthropic_manager import AnthropicManager
 from deployments.autoscaling import LOAD_METRIC
 from deployments.base_llm_manager import BaseLLMManager
 from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
+from deployments.huggingface_manager import HuggingFaceManager
 from deployments.local_manager import LocalManager
 from deployments.logs import to_serve
 from deployments.manager_app import ManagerApp
+from deployments.openai_manager import OpenAIManager
 from deployments.process_guard import ProcessGuard
 from deployments.registry import HeartbeatReply
 from deployments.replica_server import ReplicaServer
 from serve.config import Manager, Settings, is_loopback
-from serve.errors import NOT_STARTED, ConfigError, first_line
+from serve.errors import NOT_STARTED, PROGRESS, ConfigError, first_line
 from serve.mlops import metrics
 from serve.schemas import AdapterRef, Load, ReplicaPhase, ReplicaState
 from serve.sessions import SessionManager
@@ -149,6 +152,22 @@ class ServedManager(BaseLLMManager):
 
 class ServedLocalManager(ServedManager, LocalManager):
     """`LocalManager` as Serve runs it."""
+
+
+class ServedHuggingFaceManager(ServedManager, HuggingFaceManager):
+    """`HuggingFaceManager` as Serve runs it."""
+
+    @override
+    def say(self, line: str) -> None:
+        print(f"{PROGRESS} {line}", file=sys.__stderr__, flush=True)
+
+
+class ServedOpenAIManager(ServedManager, OpenAIManager):
+    """`OpenAIManager` as Serve runs it."""
+
+
+class ServedAnthropicManager(ServedManager, AnthropicManager):
+    """`AnthropicManager` as Serve runs it."""
 
 
 class AdapterMetrics:

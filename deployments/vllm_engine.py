@@ -107,12 +107,14 @@ class VllmEngine:
         self._next_id = 1
 
     @classmethod
-    async def start(cls, name: str, path: Path, config: EngineConfig) -> VllmEngine:
+    async def start(cls, name: str, path: Path, config: EngineConfig, *, run_code: bool = False) -> VllmEngine:
         """Load the model and start the engine's processes: seconds on a small model, minutes on a large one.
 
-        Raises `ConfigError` for an engine option that vLLM does not have.
+        `run_code` lets Python code run that lies beside the weights. Raises `ConfigError` for an engine option that
+        vLLM does not have.
         """
         args = _arguments(name, path, config)
+        args.trust_remote_code = run_code
         engine_args = AsyncEngineArgs.from_cli_args(args)
         if config.kv_cache_gib is not None and current_platform.is_cpu():
             # The CPU backend takes its cache size from the environment, read by the process it starts.

@@ -8,10 +8,20 @@ from ray import serve as rayserve
 from deployments.autoscaling import ByLoad
 from deployments.registry import RegistryDeployment
 from deployments.router import Router
-from deployments.served import ServedLocalManager
+from deployments.served import (
+    ServedAnthropicManager,
+    ServedHuggingFaceManager,
+    ServedLocalManager,
+    ServedOpenAIManager,
+)
 from serve.config import Manager, Settings, load_args
 
-MANAGERS = {"local": ("LocalManager", ServedLocalManager)}
+MANAGERS = {
+    "local": ("LocalManager", ServedLocalManager),
+    "huggingface": ("HuggingFaceManager", ServedHuggingFaceManager),
+    "openai": ("OpenAIManager", ServedOpenAIManager),
+    "anthropic": ("AnthropicManager", ServedAnthropicManager),
+}
 """Provider to deployment. A new provider is one row here."""
 
 MAX_ONGOING = 10_000
@@ -30,6 +40,7 @@ def build(args: dict[str, Any]) -> rayserve.Application:
     managers = {
         model.name: deployment
         for manager in settings.managers().values()
+        if any(model.why_unavailable is None for model in manager.models)
         for deployment in [_manager(manager, settings, registry)]
         for model in manager.models
     }
@@ -88,7 +99,8 @@ def _manager(manager: Manager, settings: Settings, registry: rayserve.Applicatio
             },
             **_resources(manager),
         )
-        .bind(manager, settings, registry)
+        # Of the keys, it gets those of its own models.
+        .bind(manager, settings.without_provider_keys(), registry)
     )
 
 

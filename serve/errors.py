@@ -31,6 +31,8 @@ from typing_extensions import override
 
 NOT_STARTED = "Switchboard could not start"
 """How the line begins by which a replica says why it cannot serve its models."""
+PROGRESS = "Switchboard is at work:"
+"""How the line begins by which a replica says how far a long step has come."""
 
 
 def first_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 
 from serve.config import HttpBinding, Settings, load_file
-from serve.errors import NOT_STARTED, ConfigError
+from serve.errors import NOT_STARTED, PROGRESS, ConfigError
 from serve.leftovers import Leftovers, taken_ports
 
 ROOT = Path(__file__).parents[1]
@@ -110,6 +110,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
     bound = max(model.timeouts.load_s for model in settings.models)
     reported = ""
     failures: set[str] = set()
+    progress = ""
     next_report = started
     while process.poll() is None:
         state = _readiness(binding)
@@ -119,6 +120,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
         for line in _failures(log) - failures:
             failures.add(line)
             _say(f"{line}\n[switchboard] more in {log.relative_to(ROOT)}; Serve tries again")
+        if (latest := _latest(log)) != progress:
+            progress = latest
+            _say(progress)
         now = time.monotonic()
         if state != reported or now >= next_report:
             _say(f"{state} ({now - started:.0f} s)")
@@ -135,6 +139,12 @@ def _failures(log: Path) -> set[str]:
     """What replicas that cannot start have said."""
     said = (line.partition(NOT_STARTED) for line in log.read_text(errors="replace").splitlines())
     return {f"could not start{rest}" for _, found, rest in said if found}
+
+
+def _latest(log: Path) -> str:
+    """What a replica that does something long said last."""
+    said = [line.partition(PROGRESS)[2].strip() for line in log.read_text(errors="replace").splitlines()]
+    return next((line for line in reversed(said) if line), "")
 
 
 def _gave_up(log: Path) -> bool:

@@ -31,6 +31,8 @@ class ModelEntry:
     owned_by: str
     parent: str | None = None
     kind: str = "model"
+    unavailable: str | None = None
+    """Why it cannot be asked, if it cannot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +111,18 @@ def _openai(entry: ModelEntry) -> Json:
     card: Json = {"id": entry.id, "object": "model", "created": entry.created, "owned_by": entry.owned_by}
     if entry.parent is not None:
         card |= {"parent": entry.parent, "kind": entry.kind}
+    if entry.unavailable is not None:
+        card["unavailable"] = entry.unavailable
     return card
 
 
 def _anthropic(entry: ModelEntry) -> Json:
     created = datetime.fromtimestamp(entry.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {
+    card: Json = {
         "type": "model",
         "id": entry.id,
         "display_name": entry.id,
         "created_at": created,
         "lifecycle": "active",
     }
+    return card | ({"unavailable": entry.unavailable} if entry.unavailable is not None else {})

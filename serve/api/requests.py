@@ -20,6 +20,8 @@ from serve.schemas import Json
 MODEL_NAME_LIMIT = 512
 """Characters; longer ones are nobody's model."""
 
+MAX_FALLBACKS = 8
+
 _FORBIDDEN = ("api_base", "base_url", "api_key", "extra_headers")
 """Fields by which some gateways let a client redirect a request or its credentials (CVE-2024-6587)."""
 
@@ -70,6 +72,15 @@ def _finite(literal: str) -> float:
     return number
 
 
+def _check_fallbacks(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        _refuse("fallbacks", "must be a list of models")
+    if len(value) > MAX_FALLBACKS:
+        _refuse("fallbacks", f"must name {MAX_FALLBACKS} models at most")
+
+
 def validate(kind: Kind, body: Json) -> None:
     """Refuse what no model could answer, naming the field.
 
@@ -78,6 +89,7 @@ def validate(kind: Kind, body: Json) -> None:
     for name in _FORBIDDEN:
         if name in body:
             _refuse(name, "is not accepted in a request")
+    _check_fallbacks(body.get("fallbacks"))
     _check_model(body)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):

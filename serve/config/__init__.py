@@ -3,24 +3,28 @@
 `docs/configuration.md`, made from it, lists every key.
 """
 
+from serve.config.hosted import AnthropicModel, HuggingFaceModel, KeyedModel, OpenAIModel
 from serve.config.live import LiveModel, LiveSettings
 from serve.config.load import load_args
 from serve.config.managers import Manager
 from serve.config.models import (
     Autoscaling,
     EngineConfig,
+    EngineModel,
     LocalModel,
-    ModelConfig,
+    ModelBase,
     ModelLimits,
     ModelTimeouts,
     Resources,
 )
+from serve.config.providers import ModelConfig
 from serve.config.schema import (
     AdapterConfig,
     AdapterStorage,
     Auth,
     BotConfig,
     ClusterConfig,
+    FallbackConfig,
     Limits,
     RegistryConfig,
     RouterConfig,
@@ -40,7 +44,13 @@ __all__ = [
     "is_loopback",
     "Manager",
     "ModelConfig",
+    "ModelBase",
+    "EngineModel",
+    "KeyedModel",
     "LocalModel",
+    "HuggingFaceModel",
+    "OpenAIModel",
+    "AnthropicModel",
     "EngineConfig",
     "Resources",
     "Autoscaling",
@@ -50,6 +60,7 @@ __all__ = [
     "BotConfig",
     "Auth",
     "ClusterConfig",
+    "FallbackConfig",
     "Limits",
     "Timeouts",
     "SessionsConfig",

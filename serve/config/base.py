@@ -91,6 +91,12 @@ Name: TypeAlias = Annotated[
 """A model, adapter or bot. No `:` and no `@`, which part `model:adapter@version`."""
 
 
+Names: TypeAlias = Annotated[
+    tuple[Name, ...], BeforeValidator(lambda names: [names] if isinstance(names, str) else names), Field(max_length=8)
+]
+"""Some of them in order; a single one may stand without a list."""
+
+
 def _no_digest(label: str) -> str:
     if re.fullmatch(r"[0-9a-f]{12}", label):
         raise ValueError("must not be 12 hexadecimal digits: it could be taken for a digest")

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from serve.config.draft import Draft
 from serve.config.faults import Fault, nearest
 from serve.config.managers import manager_faults
-from serve.config.models import LocalModel
 from serve.config.schema import BotConfig
 
 
@@ -19,6 +18,7 @@ def check(draft: Draft) -> list[Fault]:
         *_repeated_names(draft),
         *_adapters(draft),
         *_preloads(draft),
+        *_fallbacks(draft),
         *_bots(draft),
         *manager_faults(draft.models),
     ]
@@ -52,18 +52,12 @@ def _adapters(draft: Draft) -> Iterator[Fault]:
             continue
         if of not in draft.model_names.values():
             yield from _unknown_model(draft, loc, of)
-        elif of in models and (reason := _takes_no_adapters(models[of])):
+        elif of in models and (reason := models[of].why_no_adapters):
             yield Fault(loc, f"model '{of}' takes no adapters: {reason}")
 
 
-def _takes_no_adapters(model: LocalModel) -> str | None:
-    if model.base_url is not None:
-        return "an outside server runs it (base_url)"
-    return None if model.engine.max_loras else "its engine.max_loras is 0"
-
-
 def _preloads(draft: Draft) -> Iterator[Fault]:
-    slots = {name: model.engine.adapter_slots for name, model in draft.models_by_name.items()}
+    slots = {name: model.adapter_slots for name, model in draft.models_by_name.items()}
     preloaded: Counter[str] = Counter()
     for place, adapter in draft.adapters.items():
         if not adapter.preload or not slots.get(adapter.model):
@@ -72,6 +66,20 @@ def _preloads(draft: Draft) -> Iterator[Fault]:
         if preloaded[adapter.model] == slots[adapter.model] + 1:
             message = f"model '{adapter.model}' has room for {slots[adapter.model]} adapters (engine.max_cpu_loras)"
             yield Fault(("adapters", place, "preload"), message)
+
+
+def _fallbacks(draft: Draft) -> Iterator[Fault]:
+    for place, model in draft.models.items():
+        for index, other in enumerate(model.fallback_models):
+            loc = ("models", place, "fallback_models", index)
+            if other == model.name:
+                yield Fault(loc, "is the model itself")
+            elif other not in draft.model_names.values():
+                yield from _unknown_model(draft, loc, other)
+    for name, bot in draft.bots.items():
+        for index, other in enumerate(bot.fallback_models or ()):
+            if other not in draft.model_names.values():
+                yield from _unknown_model(draft, ("bots", name, "fallback_models", index), other)
 
 
 def _bots(draft: Draft) -> Iterator[Fault]:
@@ -88,14 +96,18 @@ def _bots(draft: Draft) -> Iterator[Fault]:
 def _bot_adapters(
     draft: Draft, name: str, bot: BotConfig, models_by_adapter: Mapping[str, set[str | None]]
 ) -> Iterator[Fault]:
-    taken: str | None = None
+    taken: dict[str | None, str] = {}
+    models = draft.models_by_name
+    own = models[bot.model].fallback_models if bot.model in models else ()
+    asked = {bot.model, *(own if bot.fallback_models is None else bot.fallback_models)}
     for index, adapter in enumerate(bot.adapters):
         loc = ("bots", name, "adapters", index)
         of = models_by_adapter.get(adapter, set())
-        if bot.model in of:
-            if taken is not None:
-                yield Fault(loc, f"a bot has one adapter for a model, and '{taken}' is one for '{bot.model}' already")
-            taken = adapter
+        if mine := asked & of:
+            for model in sorted(mine):
+                other = taken.setdefault(model, adapter)
+                if other != adapter:
+                    yield Fault(loc, f"a bot has one adapter for a model, and '{other}' is one for '{model}' already")
         elif of and None not in of:
             owners = ", ".join(f"'{model}'" for model in sorted(filter(None, of)))
             yield Fault(loc, f"adapter '{adapter}' is for {owners}, and this bot's model is '{bot.model}'")

@@ -10,12 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from serve.config.faults import Fault, Loc
 from serve.config.live import LiveModel, LiveSettings
-from serve.config.models import AnyModel, LocalModel
+from serve.config.providers import AnyModel, ModelConfig
 from serve.config.schema import AdapterConfig, Auth, BotConfig, Limits
 
 T = TypeVar("T")
 
-_MODEL: TypeAdapter[LocalModel] = TypeAdapter(AnyModel)
+_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(AnyModel)
 _ADAPTER = TypeAdapter(AdapterConfig)
 _BOT = TypeAdapter(BotConfig)
 _LIMITS = TypeAdapter(Limits)
@@ -31,7 +31,7 @@ class Draft:
     unreadable.
     """
 
-    models: Mapping[int, LocalModel]
+    models: Mapping[int, ModelConfig]
     adapters: Mapping[int, AdapterConfig]
     bots: Mapping[str, BotConfig]
     limits: Limits
@@ -42,7 +42,7 @@ class Draft:
     @classmethod
     def sound(
         cls,
-        models: Sequence[LocalModel],
+        models: Sequence[ModelConfig],
         adapters: Sequence[AdapterConfig],
         bots: Mapping[str, BotConfig],
         limits: Limits,
@@ -80,7 +80,7 @@ class Draft:
         )
 
     @property
-    def models_by_name(self) -> Mapping[str, LocalModel]:
+    def models_by_name(self) -> Mapping[str, ModelConfig]:
         """Of two with the same name, the first."""
         return {model.name: model for model in reversed(list(self.models.values()))}
 
@@ -98,7 +98,7 @@ class Draft:
         return replace(self, models=models, bots=live.bots, limits=live.limits)
 
 
-def with_live_part(model: LocalModel, live: LiveSettings) -> LocalModel:
+def with_live_part(model: ModelConfig, live: LiveSettings) -> ModelConfig:
     """The model with its part of the live settings in force."""
     part = live.models.get(model.name)
     if part is None:

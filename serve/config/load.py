@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from serve.config.checks import check
 from serve.config.draft import Draft, is_keyless
 from serve.config.faults import Fault, lines
+from serve.config.hosted import with_missing_keys
 from serve.config.parse import parse
 from serve.config.paths import path_faults, resolved
 from serve.config.references import expand
@@ -51,7 +52,7 @@ def load_args(
 def examine(args: Any, *, env: Mapping[str, str], root: Path | None, check_paths: bool) -> Examined:
     """`load_args` for a caller that has more to check before it says what is wrong."""
     root = Path.cwd() if root is None else root
-    data, faults = expand(args, env)
+    data, faults = expand(with_missing_keys(args, env), env)
     settings, wrong = parse(Settings, data, faults)
     faults += wrong
     if settings is None or faults:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from serve.config.faults import Fault
-from serve.config.models import Autoscaling, LocalModel, Resources
+from serve.config.models import Autoscaling, Resources
+from serve.config.providers import ModelConfig
 
 SHARED = ("resources", "autoscaling", "model_cache_gib")
 """Keys that belong to a manager's replicas rather than to one model on them."""
@@ -20,7 +21,7 @@ class Manager:
 
     name: str
     provider: str
-    models: tuple[LocalModel, ...]
+    models: tuple[ModelConfig, ...]
     resources: Resources
     autoscaling: Autoscaling
     model_cache_bytes: int
@@ -32,19 +33,19 @@ class Manager:
     @property
     def workers(self) -> int:
         """Bundles of `resources` that one replica needs: as many as its widest engine has workers."""
-        return max(model.engine.tensor_parallel_size for model in self.models)
+        return max(model.workers for model in self.models)
 
 
-def managers_of(models: Iterable[LocalModel]) -> tuple[Manager, ...]:
+def managers_of(models: Iterable[ModelConfig]) -> tuple[Manager, ...]:
     """The models by manager, in the file's order. A shared key counts from the model that sets it."""
-    groups: dict[str, list[LocalModel]] = {}
+    groups: dict[str, list[ModelConfig]] = {}
     for model in models:
         groups.setdefault(model.manager_name, []).append(model)
     return tuple(_manager(name, tuple(members)) for name, members in groups.items())
 
 
-def _manager(name: str, models: tuple[LocalModel, ...]) -> Manager:
-    def holder(key: str) -> LocalModel:
+def _manager(name: str, models: tuple[ModelConfig, ...]) -> Manager:
+    def holder(key: str) -> ModelConfig:
         return next((model for model in models if key in model.model_fields_set), models[0])
 
     return Manager(
@@ -57,11 +58,16 @@ def _manager(name: str, models: tuple[LocalModel, ...]) -> Manager:
     )
 
 
-def manager_faults(models: Mapping[int, LocalModel]) -> list[Fault]:
+def manager_faults(models: Mapping[int, ModelConfig]) -> list[Fault]:
     """Two models of one manager that set a shared key differently, and scaling that would never set in."""
     faults: list[Fault] = []
     first: dict[tuple[str, str], int] = {}
+    of: dict[str, int] = {}
     for place, model in models.items():
+        other = of.setdefault(model.manager_name, place)
+        if models[other].provider != model.provider:
+            message = f"the manager '{model.manager_name}' serves models[{other}], of another provider"
+            faults.append(Fault(("models", place, "manager"), message))
         for key in SHARED:
             if key not in model.model_fields_set:
                 continue
@@ -72,7 +78,7 @@ def manager_faults(models: Mapping[int, LocalModel]) -> list[Fault]:
     return faults + _unreachable_targets(models)
 
 
-def _unreachable_targets(models: Mapping[int, LocalModel]) -> list[Fault]:
+def _unreachable_targets(models: Mapping[int, ModelConfig]) -> list[Fault]:
     faults = []
     for manager in managers_of(models.values()):
         scaling = manager.autoscaling

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Discriminator, Field, JsonValue, SecretStr, Tag, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, JsonValue, SecretStr, model_validator
+from typing_extensions import override
 
 from serve.config.base import (
     Bool,
@@ -16,6 +17,7 @@ from serve.config.base import (
     Int,
     JsonMapping,
     Name,
+    Names,
     Params,
     Seconds,
     Section,
@@ -32,6 +34,7 @@ _ENGINE_KEYS_OF_OURS = frozenset(
         "lora_modules",
         "kv_cache_memory_bytes",
         "enable_auto_tool_choice",
+        "trust_remote_code",
     }
     | {
         "distributed_executor_backend",
@@ -212,7 +215,7 @@ class ModelLimits(Section):
 
 
 class ModelTimeouts(Section):
-    """How long a replica waits for its own work."""
+    """How long a replica waits for its own work, and the routers for it."""
 
     load_s: Seconds = Field(900.0, gt=0, le=86_400, description="Start of the engine, model loading included.")
     adapter_wait_s: Seconds = Field(
@@ -224,6 +227,10 @@ class ModelTimeouts(Section):
     drain_s: Seconds = Field(
         120.0, ge=0, le=86_400, description="A replica that is to go lets its requests run on for this long."
     )
+    first_byte_s: Seconds | None = Field(
+        None, gt=0, le=3600, description="As `timeouts.first_byte_s`, for this model; null: as there."
+    )
+    idle_s: Seconds | None = Field(None, gt=0, le=3600, description="As `timeouts.idle_s`, for this model.")
 
 
 class ModelBase(Section):
@@ -234,45 +241,19 @@ class ModelBase(Section):
         {},
         description="Request parameters (`temperature: 0.2`), filled in where a request leaves them out. Change live.",
     )
+    model_id: Text = Field(description="What the model is called where it comes from.")
     limits: ModelLimits = ModelLimits()
-
-
-def _http_url(url: str) -> str:
-    if re.search(r"[\s\\\x00-\x1f\x7f]", url):
-        raise ValueError("must be a URL without spaces, backslashes and control characters")
-    try:
-        parts = urlsplit(url)
-        address = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
-    except ValueError:  # a port that is no number, half an IPv6 address
-        raise ValueError("must be an http:// or https:// URL with a host") from None
-    if not address:
-        raise ValueError("must be an http:// or https:// URL with a host")
-    if parts.username is not None or parts.query or parts.fragment:
-        raise ValueError("must hold no user, query or fragment; a key belongs into api_key")
-    return url.rstrip("/")
-
-
-class LocalModel(ModelBase):
-    """A self-hosted model: an engine of ours, or an outside OpenAI-compatible server at `base_url`."""
-
-    provider: Literal["local"] = Field(description="Who serves the model. Only `local` so far.")
-    model_id: Text = Field(
-        description="Directory of the model on disk; with `base_url`, the name that the server knows it by."
-    )
-    base_url: Annotated[Text, AfterValidator(_http_url)] | None = Field(
-        None,
-        description="An OpenAI-compatible server (Ollama, llama.cpp, another vLLM) in an engine's place, "
-        "written as OpenAI's SDK takes it: `http://127.0.0.1:11434/v1`.",
-    )
-    api_key: Annotated[SecretStr, Field(min_length=1, max_length=4096)] | None = Field(
-        None, description="The key for `base_url`, as a reference: `${NAME}`."
+    fallback_models: Names = Field(
+        (),
+        validation_alias=AliasChoices("fallback_models", "fallback_model"),
+        description="Models to ask in this one's place, in this order, when it cannot answer. One may be given as "
+        "`fallback_model`. A request that names an adapter is never answered without it.",
     )
     manager: Name | None = Field(
         None,
         description="Models that name the same manager share its replicas and their model cache. They may "
         "set `resources`, `autoscaling` and `model_cache_gib` once, or alike. Null: the model's own name.",
     )
-    engine: EngineConfig = EngineConfig()
     resources: Resources = Resources()
     autoscaling: Autoscaling = Autoscaling()
     timeouts: ModelTimeouts = ModelTimeouts()
@@ -287,6 +268,104 @@ class LocalModel(ModelBase):
     def manager_name(self) -> str:
         return self.manager or self.name
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it runs on machines that are not ours."""
+        return True
+
+    @property
+    def adapter_slots(self) -> int:
+        """How many LoRA adapters it holds at once."""
+        return 0
+
+    @property
+    def workers(self) -> int:
+        """Bundles of `resources` that a replica needs."""
+        return 1
+
+    @property
+    def why_no_adapters(self) -> str | None:
+        """Why it takes no LoRA adapters, if it does not."""
+        return "another server runs it"
+
+    def without_keys(self) -> Self:
+        """For a process that is not its manager."""
+        secrets: dict[str, object] = {name: None for name in ("api_key", "token") if name in type(self).model_fields}
+        return self.model_copy(update=secrets)
+
+    @property
+    def why_unavailable(self) -> str | None:
+        """Why it cannot be asked at all, as far as the configuration tells."""
+        return None
+
+
+class EngineModel(ModelBase):
+    """A model that runs in an engine of ours."""
+
+    engine: EngineConfig = EngineConfig()
+
+    @property
+    @override
+    def is_remote(self) -> bool:
+        return False
+
+    @property
+    @override
+    def adapter_slots(self) -> int:
+        return self.engine.adapter_slots
+
+    @property
+    @override
+    def workers(self) -> int:
+        return self.engine.tensor_parallel_size
+
+    @property
+    @override
+    def why_no_adapters(self) -> str | None:
+        return None if self.engine.max_loras else "its engine.max_loras is 0"
+
+
+def http_url(url: str) -> str:
+    if re.search(r"[\s\\\x00-\x1f\x7f]", url):
+        raise ValueError("must be a URL without spaces, backslashes and control characters")
+    try:
+        parts = urlsplit(url)
+        address = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:  # a port that is no number, half an IPv6 address
+        raise ValueError("must be an http:// or https:// URL with a host") from None
+    if not address:
+        raise ValueError("must be an http:// or https:// URL with a host")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("must hold no user, query or fragment; a key belongs into api_key")
+    return url.rstrip("/")
+
+
+class LocalModel(EngineModel):
+    """A self-hosted model: an engine of ours, or an outside OpenAI-compatible server at `base_url`."""
+
+    provider: Literal["local"] = Field(description="Who serves the model.")
+    model_id: Text = Field(
+        description="Directory of the model on disk; with `base_url`, the name that the server knows it by."
+    )
+    base_url: Annotated[Text, AfterValidator(http_url)] | None = Field(
+        None,
+        description="An OpenAI-compatible server (Ollama, llama.cpp, another vLLM) in an engine's place, "
+        "written as OpenAI's SDK takes it: `http://127.0.0.1:11434/v1`.",
+    )
+    api_key: Annotated[SecretStr, Field(min_length=1, max_length=4096)] | None = Field(
+        None, description="The key for `base_url`, as a reference: `${NAME}`."
+    )
+
+    @property
+    @override
+    def is_remote(self) -> bool:
+        return self.base_url is not None
+
+    @property
+    @override
+    def why_no_adapters(self) -> str | None:
+        return super().why_no_adapters if self.base_url is None else "an outside server runs it (base_url)"
+
     @model_validator(mode="after")
     def _engine_or_server(self) -> LocalModel:
         if self.base_url is None and self.api_key is not None:
@@ -294,10 +373,3 @@ class LocalModel(ModelBase):
         if self.base_url is not None and "engine" in self.model_fields_set:
             raise ValueError("engine has no use with base_url: another server runs the model")
         return self
-
-
-ModelConfig: TypeAlias = LocalModel
-"""A model of any provider."""
-
-AnyModel: TypeAlias = Annotated[Annotated[LocalModel, Tag("local")], Discriminator("provider")]
-"""One variant per provider. The next one joins as `Annotated[OpenAIModel, Tag("openai")]` in a union."""

@@ -10,7 +10,9 @@ from pydantic import SecretStr
 
 from serve.config.draft import Draft
 from serve.config.faults import Fault, Loc
-from serve.config.models import LocalModel
+from serve.config.hosted import HuggingFaceModel, KeyedModel
+from serve.config.models import EngineModel, LocalModel
+from serve.config.providers import ModelConfig
 from serve.config.schema import AdapterConfig
 from serve.config.settings import Settings
 
@@ -31,9 +33,9 @@ def path_faults(draft: Draft, root: Path, look: bool = True) -> list[Fault]:
 def _named_paths(draft: Draft) -> Iterator[tuple[Loc, str, str | None]]:
     """Each path with its place, and the file that the directory must hold: None if it is a file itself."""
     for place, model in draft.models.items():
-        if model.base_url is None:
+        if isinstance(model, LocalModel) and model.base_url is None:
             yield ("models", place, "model_id"), model.model_id, "config.json"
-        if model.engine.chat_template is not None:
+        if isinstance(model, EngineModel) and model.engine.chat_template is not None:
             yield ("models", place, "engine", "chat_template"), model.engine.chat_template, None
     for place, adapter in draft.adapters.items():
         for label, path in adapter.sources.items():
@@ -69,13 +71,18 @@ def _absolute(path: str, root: Path) -> str:
     return os.path.abspath(os.path.join(root, path))
 
 
-def _resolved_model(model: LocalModel, root: Path) -> LocalModel:
-    if model.base_url is not None:
-        return model
-    engine = model.engine
-    if engine.chat_template is not None:
-        engine = engine.model_copy(update={"chat_template": _absolute(engine.chat_template, root)})
-    return model.model_copy(update={"model_id": _absolute(model.model_id, root), "engine": engine})
+def _resolved_model(model: ModelConfig, root: Path) -> ModelConfig:
+    changed: dict[str, object] = {}
+    if isinstance(model, EngineModel) and model.engine.chat_template is not None:
+        template = _absolute(model.engine.chat_template, root)
+        changed["engine"] = model.engine.model_copy(update={"chat_template": template})
+    if isinstance(model, LocalModel) and model.base_url is None:
+        changed["model_id"] = _absolute(model.model_id, root)
+    if isinstance(model, KeyedModel) and model.api_key_file is not None:
+        changed["api_key_file"] = _absolute(model.api_key_file, root)
+    if isinstance(model, HuggingFaceModel):
+        changed["cache_dir"] = _absolute(model.cache_dir, root)
+    return model.model_copy(update=changed)
 
 
 def _resolved_adapter(adapter: AdapterConfig, root: Path) -> AdapterConfig:

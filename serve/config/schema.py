@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 
-from serve.config.base import Bool, Float, Int, Label, Mib, Name, Params, Seconds, Section, Text, Unit
+from serve.config.base import Bool, Float, Int, Label, Mib, Name, Names, Params, Seconds, Section, Text, Unit
 
 MIB = 1024**2
 MIN_SECRET_CHARS = 16
@@ -64,6 +64,12 @@ class BotConfig(Section):
         (), description="Names of its adapters, at most one for each model."
     )
     default_params: Params = Field({}, description="As a model's, and before them.")
+    fallback_models: Names | None = Field(
+        None,
+        validation_alias=AliasChoices("fallback_models", "fallback_model"),
+        description="Models to ask in this order when its own cannot answer, with its adapter for each, if it has one. "
+        "Null: those of its model; empty: none.",
+    )
 
 
 def _key_digest(key: Any) -> str:
@@ -179,6 +185,33 @@ def _store_url(url: SecretStr) -> SecretStr:
     if re.fullmatch(r"(postgres|postgresql|postgresql\+psycopg)://[^\s\x00-\x1f]+", text):
         return url
     raise ValueError("must be sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE")
+
+
+class FallbackConfig(Section):
+    """What happens when a model cannot answer, before the first byte of its answer is out."""
+
+    max_attempts: Int = Field(4, ge=1, le=16, description="Replicas and providers that one request may be sent to.")
+    max_wait_s: Seconds = Field(
+        2.0,
+        ge=0,
+        le=60,
+        description="A provider that asks for so short a pause (`Retry-After`) is asked once more when there is no "
+        "other model to turn to.",
+    )
+    on_content_filter: Bool = Field(False, description="Turn to the next model when one's content filter refuses.")
+    failures: Int = Field(
+        5, ge=1, le=1000, description="Failures in a row after which a model is left out for a while (circuit breaker)."
+    )
+    open_s: Seconds = Field(
+        15.0, gt=0, le=3600, description="For how long; then one request tries it. Doubles with each failed trial."
+    )
+    max_open_s: Seconds = Field(240.0, gt=0, le=86_400, description="Up to this.")
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> FallbackConfig:
+        if self.max_open_s < self.open_s:
+            raise ValueError(f"max_open_s ({self.max_open_s:g}) is below open_s ({self.open_s:g})")
+        return self
 
 
 class SessionsConfig(Section):

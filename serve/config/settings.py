@@ -15,12 +15,13 @@ from serve.config.draft import Draft, with_live_part
 from serve.config.faults import lines
 from serve.config.live import Bots, LiveSettings
 from serve.config.managers import Manager, managers_of
-from serve.config.models import AnyModel, LocalModel
+from serve.config.providers import AnyModel, ModelConfig
 from serve.config.schema import (
     AdapterConfig,
     AdapterStorage,
     Auth,
     ClusterConfig,
+    FallbackConfig,
     Limits,
     RegistryConfig,
     RouterConfig,
@@ -46,12 +47,13 @@ class Settings(Section):
     cluster: ClusterConfig = ClusterConfig()
     limits: Limits = Limits()
     timeouts: Timeouts = Timeouts()
+    fallback: FallbackConfig = FallbackConfig()
     sessions: SessionsConfig = SessionsConfig()
     registry: RegistryConfig = RegistryConfig()
     router: RouterConfig = RouterConfig()
     adapter_storage: AdapterStorage = AdapterStorage()
 
-    def model(self, name: str) -> LocalModel | None:
+    def model(self, name: str) -> ModelConfig | None:
         return next((model for model in self.models if model.name == name), None)
 
     def managers(self) -> Mapping[str, Manager]:
@@ -70,7 +72,7 @@ class Settings(Section):
 
     def without_provider_keys(self) -> Settings:
         """These settings for a process that is no manager: a provider's key lives in its manager alone."""
-        models = tuple(model.model_copy(update={"api_key": None}) for model in self.models)
+        models = tuple(model.without_keys() for model in self.models)
         return self.model_copy(update={"models": models})
 
     @property

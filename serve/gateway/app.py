@@ -196,9 +196,17 @@ class Gateway:
             metrics.REGISTRY_AGE_SECONDS.set(self.state.snapshot_age_s)
             try:
                 await self._source.exchange_metrics(self._router_id, generate_latest())
+                await self._share_outages()
             except Unavailable:
-                logger.warning("the registry does not answer: other routers' /metrics lack this router's")
+                logger.warning("the registry does not answer: other routers know nothing new of this one")
             await asyncio.sleep(METRICS_PERIOD_S)
+
+    async def _share_outages(self) -> None:
+        breakers = self.state.breakers
+        breakers.hear(await self._source.share_outages(self._router_id, breakers.outages()))
+        for model, state in breakers.states().items():
+            for name in ("closed", "half-open", "open"):
+                metrics.BREAKER_STATE.labels(model, name).set(name == state)
 
     async def _purge_sessions(self, sessions: SessionManager) -> None:
         while True:

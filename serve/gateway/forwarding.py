@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 from collections.abc import Callable
 from functools import partial
 
 from serve.api.endpoints import Match
 from serve.api.http import read_body
 from serve.api.requests import parse_object, validate
-from serve.errors import NotFound, RequestTimedOut, Unavailable
+from serve.errors import InvalidRequest, NotFound, RequestTimedOut, Unavailable
 from serve.gateway.exchange import Exchange
 from serve.gateway.relay import Forward, Relay
 from serve.gateway.state import GatewayState
@@ -35,21 +36,24 @@ class Forwarding:
 
     async def answer(self, exchange: Exchange, match: Match) -> None:
         """Raises a `SwitchboardError` while nothing has been sent."""
+        total_s = _total_s(exchange, self._state.settings.timeouts.total_s)
         body = await self._read(exchange)
         request = parse_object(body)
         validate(match.endpoint.kind, request)
         session = await self._session(exchange)
         try:
             bot = session.bot_type if session else None
-            chosen = plan(request["model"], self._state.names, self._state.snapshot, bot)
-            target = chosen.targets[0]
-            exchange.model = target.model
+            fallbacks = request.get("fallbacks")
+            names, snapshot = self._state.names, self._state.snapshot
+            chosen = plan(request["model"], names, snapshot, bot, fallbacks=fallbacks)
+            exchange.model = chosen.targets[0].model
             forward = Forward(
                 endpoint=match.endpoint,
-                target=target,
+                plan=chosen,
                 path=match.endpoint.path,
                 body=body,
                 headers=_headers(exchange, chosen),
+                total_s=total_s,
                 sticky=session.replica_id if session else None,
                 settle=partial(self._pin, session) if session else None,
             )
@@ -97,10 +101,7 @@ class Forwarding:
 
 
 def _headers(exchange: Exchange, chosen: Plan) -> dict[str, str]:
-    target = chosen.targets[0]
-    headers = {"x-request-id": exchange.request_id, "x-switchboard-model": target.model}
-    if target.adapter is not None:
-        headers["x-switchboard-adapter"] = target.adapter.address
+    headers = {"x-request-id": exchange.request_id}
     if chosen.bot is not None:
         headers["x-switchboard-bot"] = chosen.bot
     for name in PASSED:
@@ -108,3 +109,13 @@ def _headers(exchange: Exchange, chosen: Plan) -> dict[str, str]:
         if value is not None and value.isascii():
             headers[name.decode()] = value.decode("ascii")
     return headers
+
+
+def _total_s(exchange: Exchange, most_s: float) -> float:
+    """How long the request may take: the operator's bound, or a shorter one of the client's own."""
+    value = exchange.headers.get(b"x-request-timeout-ms")
+    if value is None:
+        return most_s
+    if not re.fullmatch(rb"[1-9]\d{0,8}", value):
+        raise InvalidRequest("'x-request-timeout-ms' must be a whole number of milliseconds.", "x-request-timeout-ms")
+    return min(most_s, int(value) / 1000)

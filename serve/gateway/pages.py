@@ -52,7 +52,7 @@ class Pages:
         settings = self._state.settings
         entries = []
         for model in settings.models:
-            entries.append(ModelEntry(model.name, self._created, OWNER))
+            entries.append(ModelEntry(model.name, self._created, OWNER, unavailable=model.why_unavailable))
             entries += [
                 ModelEntry(f"{model.name}:{adapter.name}", self._created, OWNER, model.name, "adapter")
                 for adapter in settings.adapters_of(model.name)
@@ -61,14 +61,20 @@ class Pages:
         return entries + bots
 
     def _ready(self) -> Reply:
-        """200 once every configured model has a live replica, or may have none while nobody asks."""
+        """200 once every configured model has a live replica, or may have none while nobody asks.
+
+        One that cannot be asked at all is not waited for: it keeps nobody else from being served.
+        """
         ready = self._state.snapshot.ready_models()
         waiting = [
             model.name
             for model in self._state.settings.models
-            if model.name not in ready and model.autoscaling.min_replicas > 0
+            if model.name not in ready and model.autoscaling.min_replicas > 0 and model.why_unavailable is None
         ]
         payload: Json = {"status": "waiting" if waiting else "ready", "waiting_for": waiting}
+        unavailable = {model.name: model.why_unavailable for model in self._state.settings.models}
+        if any(unavailable.values()):
+            payload["unavailable"] = {model: why for model, why in unavailable.items() if why}
         return json_reply(503 if waiting else 200, payload, [(b"retry-after", b"1")] if waiting else [])
 
     async def _metrics(self) -> Reply:

@@ -1,8 +1,8 @@
-"""From a plan to an answer: pick a replica, relay its bytes, try one more if it fails before the first of them.
+"""From a plan to an answer: pick a replica, relay its bytes, try another one or another model before the first of them.
 
-Until the first byte of an answer's body, a failed attempt is invisible and the next replica gets the request. From
-that byte on the answer is the client's: a failure becomes one error event in the API's own form, and the stream ends.
-At most `MAX_ATTEMPTS` replicas see a request, because some requests kill the engine that runs them.
+Until the first byte of an answer's body, a failed attempt is invisible and the next one gets the request: another
+replica of the same target, then the plan's next target. From that byte on the answer is the client's: a failure becomes
+one error event in the API's own form, and the stream ends. What moves on is in `serve/routing/fallback.py`.
 """
 
 from __future__ import annotations
@@ -10,27 +10,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from serve.api.endpoints import Endpoint
 from serve.api.errors import stream_error
 from serve.api.http import ClientDisconnected
-from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError, Unavailable, UpstreamFailed
+from serve.config import ModelTimeouts
+from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import Exchange
 from serve.gateway.state import GatewayState
 from serve.gateway.upstream import Answer, AttemptFailed, Clock, Upstream
 from serve.mlops import metrics
+from serve.routing.fallback import Failure, attempts_left, moves_on, told
 from serve.routing.pick import Traffic, pick
+from serve.routing.plan import Plan
 from serve.schemas import ReplicaState, Target
 
 logger = logging.getLogger(__name__)
 
-MAX_ATTEMPTS = 2
+REPLICAS_PER_TARGET = 2
 RETRIED = frozenset({429, 500, 502, 503})
 """Statuses of a replica that another replica may not share: full, broken, draining."""
-RETRY_AFTER_S = 1.0
 LAST_WORD_S = 0.5
 """How long the event that ends a broken stream may wait for a client that is slow to read."""
 
@@ -40,14 +43,53 @@ class Forward:
     """One request, ready to be sent."""
 
     endpoint: Endpoint
-    target: Target
+    plan: Plan
     path: str
     body: bytes
     headers: Mapping[str, str]
+    total_s: float
+    """For all of it, attempts included."""
     sticky: str | None = None
     """The replica that a session's earlier turns went to."""
     settle: Callable[[str], Awaitable[None]] | None = None
     """Told which replica it is before the first byte of its answer goes out."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """What has become of one request so far."""
+
+    exchange: Exchange
+    forward: Forward
+    failures: list[Failure]
+    attempts: int = 0
+    tried: list[str] = field(default_factory=list)
+    """Replicas."""
+
+    def with_failure(self, failure: Failure) -> _Course:
+        return replace(self, failures=[*self.failures, failure])
+
+    def note(self, target: Target, replica: ReplicaState) -> None:
+        """Count an attempt, and have the client told of it should it succeed."""
+        self.attempts += 1
+        self.tried.append(replica.replica_id)
+        self.exchange.served_by = [
+            (b"x-switchboard-served-by", f"{target.model}; replica={replica.replica_id}".encode()),
+            (b"x-switchboard-adapter", self._adapter(target).encode()),
+            *self.told(),
+        ]
+
+    def told(self) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-switchboard-attempts", str(self.attempts).encode())]
+        if reasons := ", ".join(failure.reason for failure in self.failures):
+            headers.append((b"x-switchboard-fallback-reason", reasons.encode("latin-1", "replace")))
+        return headers
+
+    def _adapter(self, target: Target) -> str:
+        if target.adapter is not None:
+            return target.adapter.short
+        first = self.forward.plan.first_adapter
+        return f"none; reason=fallback-from-{first}" if first else "none; reason=not-asked-for"
 
 
 class Relay:
@@ -61,89 +103,187 @@ class Relay:
 
         Raises a `SwitchboardError` while nothing has been sent, `ClientDisconnected` when the client left.
         """
-        timeouts = self._state.settings.timeouts
+        course = _Course(exchange, forward, list(forward.plan.skipped))
         async with exchange.until_client_leaves():
             try:
-                with Clock(timeouts.total_s) as clock:
-                    await self._attempts(exchange, forward, clock)
+                with Clock(forward.total_s):
+                    await self._follow(course)
             except TimeoutError:
                 error = DeadlineExceeded("The model did not answer in time.")
                 if not exchange.started:
                     raise error from None
-                await self._break_off(exchange, forward, error)
+                await self._break_off(course, error)
 
-    async def _attempts(self, exchange: Exchange, forward: Forward, clock: Clock) -> None:
-        tried: list[str] = []
-        failure: SwitchboardError | None = None
-        while len(tried) < MAX_ATTEMPTS:
-            try:
-                replica = self._pick(forward, tried)
-            except SwitchboardError as error:
-                # The first failure says more than "there is nobody else".
-                raise failure or error from None
-            tried.append(replica.replica_id)
-            exchange.served_by = _served_by(forward.target, replica, len(tried))
-            failure = await self._attempt(exchange, forward, replica, clock, tried)
-            if failure is None:
+    async def _follow(self, course: _Course) -> None:
+        """The plan, target by target; at its end, once more where a provider asked for a short pause only."""
+        targets = course.forward.plan.targets
+        for index, target in enumerate(targets):
+            if await self._try(course, target, targets[index + 1 :]):
                 return
-            logger.warning(
-                "attempt failed request=%s model=%s replica=%s reason=%s",
-                exchange.request_id,
-                forward.target.model,
-                replica.replica_id,
-                failure.code,
-            )
-        assert failure is not None
-        raise failure
+        if (again := self._worth_waiting_for(course)) is not None:
+            target, wait_s = again
+            await asyncio.sleep(wait_s * self._rng.uniform(1.0, 1.2))
+            course.tried.clear()
+            if await self._try(course, target, ()):
+                return
+        course.exchange.served_by = course.told()
+        raise told(course.failures)
 
-    def _pick(self, forward: Forward, tried: list[str]) -> ReplicaState:
-        traffic = Traffic(self._state.in_flight.unreported, tried, forward.sticky)
-        return pick(forward.target, self._state.snapshot, self._rng, traffic)
-
-    def _is_last(self, forward: Forward, tried: list[str]) -> bool:
-        """Whether there is no other replica to turn to."""
-        if len(tried) == MAX_ATTEMPTS:
-            return True
-        try:
-            self._pick(forward, tried)
-        except SwitchboardError:
-            return True
+    async def _try(self, course: _Course, target: Target, later: Sequence[Target]) -> bool:
+        """Whether the client has its answer. Raises the error for it if no other target may be asked."""
+        if not self._state.breakers.admits(target.model):
+            left_out_s = self._state.breakers.of(target.model).left_out_for(time.monotonic())
+            course.failures.append(Failure(target.model, 503, "left_out_after_failures", left_out_s, sent=False))
+            return False
+        course.tried.clear()
+        while len(course.tried) < REPLICAS_PER_TARGET and self._attempts_left(course) > 0:
+            try:
+                replica = self._pick(course, target)
+            except SwitchboardError as error:
+                self._state.breakers.said_nothing(target.model)
+                if course.tried:
+                    break  # the failure says more than "there is nobody else"
+                failure = Failure(
+                    target.model, error.status, error.code or "unavailable", error.retry_after_s, sent=False
+                )
+                if (not later and not course.failures) or not self._moves_on(failure):
+                    raise
+                course.failures.append(failure)
+                break
+            course.note(target, replica)
+            failed = await self._attempt(course, target, replica, later)
+            if failed is None:
+                return True
+            course.failures.append(failed)
+            if not self._moves_on(failed):
+                course.exchange.served_by = course.told()
+                raise told(course.failures)
+            if failed.status not in RETRIED:
+                break
         return False
 
-    async def _attempt(
-        self, exchange: Exchange, forward: Forward, replica: ReplicaState, clock: Clock, tried: list[str]
-    ) -> SwitchboardError | None:
-        """Try one replica. Returns why it failed if another may be tried, None once the client has its answer."""
-        outcome = "ok"
+    def _attempts_left(self, course: _Course) -> int:
+        made = [failure for failure in course.failures if failure.sent or failure.code == "unreachable"]
+        return min(
+            attempts_left(made, self._state.settings.fallback.max_attempts),
+            self._state.settings.fallback.max_attempts - course.attempts,
+        )
+
+    def _moves_on(self, failure: Failure) -> bool:
+        return moves_on(failure, on_content_filter=self._state.settings.fallback.on_content_filter)
+
+    def _worth_waiting_for(self, course: _Course) -> tuple[Target, float] | None:
+        bound = self._state.settings.fallback.max_wait_s
+        if self._attempts_left(course) < 1:
+            return None
+        for target in course.forward.plan.targets:
+            model = self._state.settings.model(target.model)
+            for failure in course.failures:
+                wait_s = failure.retry_after_s
+                asks = failure.target == target.model and failure.sent and wait_s is not None and wait_s <= bound
+                if asks and wait_s is not None and model is not None and model.is_remote:
+                    return target, wait_s
+        return None
+
+    def _pick(self, course: _Course, target: Target) -> ReplicaState:
+        traffic = Traffic(self._state.in_flight.unreported, course.tried, course.forward.sticky)
+        return pick(target, self._state.snapshot, self._rng, traffic)
+
+    def _has_another(self, course: _Course, target: Target, status: int, later: Sequence[Target]) -> bool:
+        """Whether there is anybody else to turn to after this attempt."""
+        if course.attempts >= self._state.settings.fallback.max_attempts:
+            return False
+        if any(self._state.breakers.may_admit(one.model) for one in later):
+            return True
+        if status not in RETRIED or len(course.tried) >= REPLICAS_PER_TARGET:
+            return False
         try:
-            with self._state.sending_to(replica.replica_id):
+            self._pick(course, target)
+        except SwitchboardError:
+            return False
+        return True
+
+    async def _attempt(
+        self, course: _Course, target: Target, replica: ReplicaState, later: Sequence[Target]
+    ) -> Failure | None:
+        """Try one replica. Returns why it failed if another may be tried, None once the client has its answer."""
+        outcome, began = "failed", time.monotonic()
+        failure: Failure | None = None
+        timeouts = self._timeouts(target)
+        try:
+            with self._state.sending_to(replica.replica_id), Clock(timeouts[0]) as clock:
+                headers = {**course.forward.headers, **_target_headers(target)}
                 async with self._upstream.post(
-                    replica.url + forward.path, forward.body, forward.headers, clock
+                    replica.url + course.forward.path, course.forward.body, headers, clock, timeouts[1]
                 ) as answer:
-                    if answer.status >= 400:
-                        outcome = f"status_{answer.status}"
-                    if answer.status >= 300 and not answer.is_json:
-                        return _refused(answer)  # not the manager's words, nor any that a client could read
-                    if answer.status in RETRIED and not self._is_last(forward, tried):
-                        return _refused(answer)
-                    await self._copy(exchange, forward, replica, answer)
+                    outcome = "ok" if answer.status < 400 else f"status_{answer.status}"
+                    failure = _failure(target, answer)
+                    if failure is not None and not self._is_the_clients(course, target, failure, answer, later):
+                        return failure
+                    await self._copy(course, replica, answer)
                     return None
+        except asyncio.CancelledError:
+            outcome, failure = "client_gone", None  # or the whole request's time is up
+            raise
         except AttemptFailed as failed:
             outcome = failed.outcome
-            if exchange.started:
+            failure = _lost(target, failed)
+            return None if course.exchange.started else failure
+        except TimeoutError:
+            outcome = "timeout"
+            failure = Failure(target.model, 504, "timeout")
+            if course.exchange.started:
+                await self._break_off(course, DeadlineExceeded("The model stopped in the midst of its answer."))
                 return None
-            return _lost(failed)
-        except asyncio.CancelledError:
-            outcome = "timeout" if clock.expired else "client_gone"
-            raise
+            return failure
         finally:
-            metrics.ATTEMPTS.labels(forward.target.model, outcome).inc()
+            self._learn(course, target, replica, outcome, failure, time.monotonic() - began)
 
-    async def _copy(self, exchange: Exchange, forward: Forward, replica: ReplicaState, answer: Answer) -> None:
+    def _timeouts(self, target: Target) -> tuple[float, float]:
+        """Seconds to the first byte, and between two pieces."""
+        model, usual = self._state.settings.model(target.model), self._state.settings.timeouts
+        own = model.timeouts if model is not None else ModelTimeouts()
+        return own.first_byte_s or usual.first_byte_s, own.idle_s or usual.idle_s
+
+    def _is_the_clients(
+        self, course: _Course, target: Target, failure: Failure, answer: Answer, later: Sequence[Target]
+    ) -> bool:
+        """Whether the client gets this error as it is: the manager has worded it in the form of the API."""
+        if not answer.is_json:
+            return False
+        if not self._moves_on(failure):
+            return True
+        if course.failures or self._has_another(course, target, answer.status, later):
+            return False
+        return self._worth_waiting_for(course.with_failure(failure)) is None
+
+    def _learn(
+        self,
+        course: _Course,
+        target: Target,
+        replica: ReplicaState,
+        outcome: str,
+        failure: Failure | None,
+        seconds: float,
+    ) -> None:
+        """Metrics, the log's line for this hop, and the target's circuit breaker."""
+        metrics.ATTEMPTS.labels(target.model, outcome).inc()
+        logger.info(
+            "attempt request=%s model=%s replica=%s outcome=%s seconds=%.4f",
+            course.exchange.request_id,
+            target.model,
+            replica.replica_id,
+            outcome if failure is None else f"{outcome} ({failure.code})",
+            seconds,
+        )
+        self._state.note_attempt(target.model, outcome, failure)
+
+    async def _copy(self, course: _Course, replica: ReplicaState, answer: Answer) -> None:
+        exchange = course.exchange
         if not answer.streams:
             # Whole before its status is sent: a body that breaks off can still be asked of another replica.
             body = await answer.read(self._state.settings.limits.answer_bytes)
-            await _commit(exchange, forward, replica, answer, (b"content-length", str(len(body)).encode()))
+            await _commit(course, replica, answer, (b"content-length", str(len(body)).encode()))
             await exchange.body(body, more=False)
             return
         events = WholeEvents()
@@ -153,19 +293,20 @@ class Relay:
                 if not whole:
                     continue
                 if not exchange.started:
-                    await _commit(exchange, forward, replica, answer, (b"cache-control", b"no-cache"))
+                    await _commit(course, replica, answer, (b"cache-control", b"no-cache"))
                 await exchange.body(whole)
         except AttemptFailed:
             if exchange.started:
-                await self._break_off(exchange, forward, EngineFailed("The model broke off its answer."))
+                await self._break_off(course, EngineFailed("The model broke off its answer."))
             raise
         if not exchange.started:
             raise AttemptFailed("empty", sent=True)
         await exchange.body(events.rest, more=False)
 
-    async def _break_off(self, exchange: Exchange, forward: Forward, error: SwitchboardError) -> None:
+    async def _break_off(self, course: _Course, error: SwitchboardError) -> None:
         """End a stream that cannot be finished with the one event that says so."""
-        last_word = stream_error(error, forward.endpoint.kind, exchange.request_id, exchange.sent_last)
+        exchange = course.exchange
+        last_word = stream_error(error, course.forward.endpoint.kind, exchange.request_id, exchange.sent_last)
         try:
             async with asyncio.timeout(LAST_WORD_S):
                 await exchange.body(last_word, more=False)
@@ -174,36 +315,33 @@ class Relay:
             raise ClientDisconnected from None
 
 
-async def _commit(
-    exchange: Exchange, forward: Forward, replica: ReplicaState, answer: Answer, header: tuple[bytes, bytes]
-) -> None:
+async def _commit(course: _Course, replica: ReplicaState, answer: Answer, header: tuple[bytes, bytes]) -> None:
     """From here on the answer is the client's."""
-    if forward.settle is not None:
-        await forward.settle(replica.replica_id)
-    await exchange.start(answer.status, [*answer.headers, header])
+    if course.forward.settle is not None:
+        await course.forward.settle(replica.replica_id)
+    await course.exchange.start(answer.status, [*answer.headers, header])
 
 
-def _served_by(target: Target, replica: ReplicaState, attempts: int) -> list[tuple[bytes, bytes]]:
-    adapter = target.adapter.short if target.adapter else "none; reason=not-asked-for"
-    return [
-        (b"x-switchboard-served-by", f"{target.model}; replica={replica.replica_id}".encode()),
-        (b"x-switchboard-adapter", adapter.encode()),
-        (b"x-switchboard-attempts", str(attempts).encode()),
-    ]
+def _target_headers(target: Target) -> dict[str, str]:
+    headers = {"x-switchboard-model": target.model}
+    if target.adapter is not None:
+        headers["x-switchboard-adapter"] = target.adapter.address
+    return headers
 
 
-def _refused(answer: Answer) -> SwitchboardError:
-    """What the client hears if no other replica takes the request that this one refused."""
-    if answer.status == 500:
-        return EngineFailed("The model failed on this request.")
-    if answer.status in RETRIED:
-        return Unavailable("The model cannot take this request right now.", retry_after_s=RETRY_AFTER_S)
-    return UpstreamFailed("The model gave no usable answer.")
+def _failure(target: Target, answer: Answer) -> Failure | None:
+    if answer.status < 300:
+        return None
+    code = answer.code or f"status_{answer.status}"
+    if answer.is_json:
+        return Failure(target.model, answer.status, code, answer.retry_after_s)
+    # Not the manager's words, nor any that a client could read.
+    return Failure(target.model, answer.status if answer.status in RETRIED else 502, code, answer.retry_after_s)
 
 
-def _lost(failed: AttemptFailed) -> SwitchboardError:
+def _lost(target: Target, failed: AttemptFailed) -> Failure:
     if not failed.sent:
-        return Unavailable("The model cannot be reached right now.", retry_after_s=RETRY_AFTER_S)
+        return Failure(target.model, 503, "unreachable", 1.0, sent=False)
     if failed.outcome in {"malformed", "empty", "too_large"}:
-        return UpstreamFailed("The model gave no usable answer.")
-    return EngineFailed("The model failed on this request.")
+        return Failure(target.model, 502, failed.outcome)
+    return Failure(target.model, 500, "engine_error")

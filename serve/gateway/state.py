@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +15,8 @@ from serve.config import LiveSettings, Settings
 from serve.errors import Unavailable
 from serve.mlops import metrics
 from serve.registry import Snapshot, merge
+from serve.routing.fallback import REFUSED_KEY, Failure, is_outage
+from serve.routing.health import BreakerPolicy, Breakers
 from serve.routing.inflight import InFlight
 from serve.routing.plan import Names
 from serve.schemas import ReplicaPhase
@@ -43,6 +45,9 @@ class RegistrySource(Protocol):
     async def exchange_metrics(self, router_id: str, exposition: bytes) -> dict[str, bytes]:
         """Leave this router's metrics and take every router's."""
 
+    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
+        """Say which models this router leaves out, for how many seconds more, and hear the same of all others."""
+
 
 class GatewayState:
     """Shared by all requests of one router; touched from its event loop only."""
@@ -54,6 +59,7 @@ class GatewayState:
         self.snapshot = Snapshot(epoch="", version=0, rebuilding=True, replicas=())
         self._live_version = ""
         self.in_flight = InFlight()
+        self.breakers = Breakers(time.monotonic)
         self._heard_at = time.monotonic()
 
     async def follow(self, source: RegistrySource) -> None:
@@ -91,6 +97,29 @@ class GatewayState:
         finally:
             self.in_flight.finish(replica_id)
 
+    def note_attempt(self, model: str, outcome: str, failure: Failure | None) -> None:
+        """Let the model's circuit breaker know how an attempt ended.
+
+        Only for what runs elsewhere: of engines of ours the registry knows more, and a request that breaks one must not
+        keep all others from it.
+        """
+        config = self.settings.model(model)
+        if config is None or not config.is_remote:
+            return
+        policy = self.settings.fallback
+        if failure is None and outcome == "ok":
+            self.breakers.succeeded(model)
+        elif failure is None or not failure.sent:
+            self.breakers.said_nothing(model)
+        elif failure.code == REFUSED_KEY:
+            self.breakers.leave_out(model, policy.open_s)
+        elif failure.status == 429 and failure.retry_after_s:
+            self.breakers.leave_out(model, min(failure.retry_after_s, policy.max_open_s))
+        elif is_outage(failure):
+            self.breakers.failed(model, BreakerPolicy(policy.failures, policy.open_s, policy.max_open_s))
+        else:
+            self.breakers.said_nothing(model)
+
     @property
     def snapshot_age_s(self) -> float:
         return time.monotonic() - self._heard_at
@@ -100,5 +129,7 @@ def _names(settings: Settings) -> Names:
     return Names(
         models=frozenset(model.name for model in settings.models),
         bots=settings.bots,
+        fallbacks={model.name: model.fallback_models for model in settings.models},
+        unavailable={model.name: model.why_unavailable for model in settings.models if model.why_unavailable},
         adapters=frozenset((adapter.model, adapter.name) for adapter in settings.adapters),
     )

@@ -35,11 +35,11 @@ class AttemptFailed(Exception):
 
 
 class Clock:
-    """The deadlines of one request: the whole of it, and each wait inside it. Seconds of the event loop's time.
+    """Bounds how long a block runs, in seconds: `TimeoutError` at its end, if not more was allowed meanwhile.
 
-        with Clock(total_s) as clock:   # raises TimeoutError
-            clock.allow(first_byte_s)
+        with Clock(first_byte_s) as clock:
             ...
+            clock.allow(idle_s)
 
     A stream allows itself more time with each piece, so that must cost next to nothing: the one timer looks, when it
     rings, whether more time was allowed meanwhile.
@@ -48,14 +48,14 @@ class Clock:
     _task: asyncio.Task[object]
     _timer: asyncio.TimerHandle
 
-    def __init__(self, total_s: float) -> None:
+    def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._until = self._loop.time() + total_s
-        self.expired = False
+        self._until = self._loop.time() + seconds
+        self._expired = False
 
     def allow(self, seconds: float) -> None:
-        """From now, wait `seconds` at most, and never past the deadline."""
-        self._until = min(self._deadline, self._loop.time() + seconds)
+        """From now, wait `seconds` at most."""
+        self._until = self._loop.time() + seconds
         if self._until < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(self._until, self._ring)
@@ -71,14 +71,14 @@ class Clock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._timer.cancel()
         # As `asyncio.Timeout` has it: a cancellation from outside goes on outwards.
-        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _ring(self) -> None:
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._ring)
         else:
-            self.expired = True
+            self._expired = True
             self._task.cancel()
 
 
@@ -90,6 +90,9 @@ class Answer:
     headers: list[tuple[bytes, bytes]]
     streams: bool
     is_json: bool
+    code: str | None
+    """Of an error, as the manager names it."""
+    retry_after_s: float | None
     _response: aiohttp.ClientResponse
     _clock: Clock
     _idle_s: float
@@ -132,12 +135,13 @@ class Upstream:
         )
 
     @asynccontextmanager
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], clock: Clock) -> AsyncIterator[Answer]:
-        """Send one request and give its answer's head.
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], clock: Clock, idle_s: float
+    ) -> AsyncIterator[Answer]:
+        """Send one request and give its answer's head. Each piece of its body gives the next one `idle_s`.
 
         Raises `AttemptFailed`; `TimeoutError` comes from the caller's clock.
         """
-        clock.allow(self._timeouts.first_byte_s)
         request = self._session.post(
             url,
             data=body,
@@ -160,9 +164,11 @@ class Upstream:
                 headers=[(k.lower(), v) for k, v in response.raw_headers if k.lower().decode("latin-1") in FORWARDED],
                 streams=response.content_type == "text/event-stream",
                 is_json=response.content_type == "application/json",
+                code=response.headers.get("x-switchboard-error"),
+                retry_after_s=_seconds(response.headers.get("retry-after", "")),
                 _response=response,
                 _clock=clock,
-                _idle_s=self._timeouts.idle_s,
+                _idle_s=idle_s,
             )
 
     async def _listens(self, url: str) -> bool:
@@ -191,3 +197,8 @@ class Upstream:
 
     async def close(self) -> None:
         await self._session.close()
+
+
+def _seconds(value: str) -> float | None:
+    """Of the `Retry-After` that managers send."""
+    return float(value) if value.isascii() and value.isdigit() and len(value) < 7 else None

@@ -29,6 +29,11 @@ ATTEMPTS = Counter(
     "Requests sent to a replica, by model and outcome (ok, status_<n>, connect, reset, timeout, client_gone).",
     ["model", "outcome"],
 )
+BREAKER_STATE = Gauge(
+    "switchboard_breaker_state",
+    "1 for the state that a model's circuit breaker is in (closed, half-open, open), once it has failed.",
+    ["model", "state"],
+)
 IN_FLIGHT = Gauge("switchboard_in_flight", "Requests that this router has accepted and not finished.")
 REGISTRY_AGE_SECONDS = Gauge(
     "switchboard_registry_snapshot_age_seconds", "Since this router last heard from the registry."

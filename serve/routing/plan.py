@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from serve.errors import InvalidRequest, NotFound, Unavailable
+from serve.errors import InvalidRequest, NotFound, SwitchboardError, Unavailable
 from serve.registry import Snapshot
 from serve.routing.address import Address, parse, shown, unknown_model
+from serve.routing.fallback import Failure
 from serve.schemas import Target
+
+UNAVAILABLE_RETRY_S = 60.0
+"""What only the operator can mend is not worth asking for every second."""
 
 
 class BotLike(Protocol):
@@ -23,6 +27,11 @@ class BotLike(Protocol):
         """Names of adapters, at most one for each model."""
         ...
 
+    @property
+    def fallback_models(self) -> Sequence[str] | None:
+        """Models to ask in its own one's place; None for what that model says itself."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -31,6 +40,10 @@ class Names:
     models: Collection[str]
     bots: Mapping[str, BotLike]
     adapters: Collection[tuple[str, str]] = frozenset()
+    fallbacks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By model, those to ask in its place."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """By model, why it cannot be asked at all."""
 
     def adapter_of(self, bot: BotLike, model: str) -> str | None:
         """The bot's adapter for `model`, if it has one."""
@@ -39,10 +52,15 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The targets in the order in which to try them, and the bot in whose name that is, if any."""
+    """The targets in the order in which to try them, and the bot in whose name that is, if any.
+
+    `skipped` are those that cannot even be tried now. `first_adapter` is the adapter that was asked for, by its name.
+    """
 
     targets: tuple[Target, ...]
     bot: str | None = None
+    skipped: tuple[Failure, ...] = ()
+    first_adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +79,60 @@ def plan(
     snapshot: Snapshot,
     session_bot: str | None = None,
     retry_after_s: float = 1.0,
+    fallbacks: Sequence[str] | None = None,
 ) -> Plan:
     """Plan a request for `asked`, the text of its `model` field; `session_bot` is the bot of its session.
+
+    `fallbacks` are the request's own; without any, the bot's or the model's stand in. An adapter that the request
+    itself names is never left out for the model's fallbacks, which know nothing of it.
 
     Raises `NotFound` (`model_not_found`, `adapter_not_found`), `InvalidRequest` when the session belongs to a
     bot that does not answer as `asked`, `AdapterUnusable`, and `Unavailable` when no replica has said yet
     which versions of the adapter there are.
     """
+    first = _choice(asked, names, session_bot)
+    choices = [first, *_further(parse(asked), first, names, session_bot, fallbacks)]
+    targets: list[Target] = []
+    skipped: list[Failure] = []
+    refusal: SwitchboardError | None = None
+    for choice in dict.fromkeys(choices):
+        try:
+            targets.append(_target(choice, names, snapshot, retry_after_s))
+        except Unavailable as error:
+            refusal = refusal or error
+            code = error.code or "unavailable"
+            skipped.append(Failure(choice.model, error.status, code, error.retry_after_s, sent=False))
+    if refusal is not None and not targets:
+        raise refusal
+    return Plan(tuple(targets), first.bot, tuple(skipped), first.adapter)
+
+
+def _choice(asked: str, names: Names, session_bot: str | None) -> _Choice:
     address = parse(asked)
-    choice = _outside_session(address, names) if session_bot is None else _inside_session(address, names, session_bot)
+    return _outside_session(address, names) if session_bot is None else _inside_session(address, names, session_bot)
+
+
+def _further(
+    address: Address, first: _Choice, names: Names, session_bot: str | None, fallbacks: Sequence[str] | None
+) -> list[_Choice]:
+    if fallbacks is not None:
+        return [_choice(asked, names, session_bot) for asked in fallbacks]
+    bot = names.bots.get(first.bot) if first.bot is not None else None
+    own = names.fallbacks.get(first.model, ())
+    if bot is not None:
+        models = own if bot.fallback_models is None else bot.fallback_models
+        return [_Choice(model, names.adapter_of(bot, model), bot=first.bot) for model in models]
+    return [] if address.adapter is not None else [_Choice(model) for model in own]
+
+
+def _target(choice: _Choice, names: Names, snapshot: Snapshot, retry_after_s: float) -> Target:
+    if (why := names.unavailable.get(choice.model)) is not None:
+        raise Unavailable(
+            f"The model '{choice.model}' is not available: {why}.", "model", "model_unavailable", UNAVAILABLE_RETRY_S
+        )
     if choice.adapter is None:
-        return Plan((Target(choice.model),), choice.bot)
-    return Plan((_with_adapter(choice, choice.adapter, names, snapshot, retry_after_s),), choice.bot)
+        return Target(choice.model)
+    return _with_adapter(choice, choice.adapter, names, snapshot, retry_after_s)
 
 
 def _outside_session(address: Address, names: Names) -> _Choice:

@@ -57,5 +57,7 @@ def refuse(field: str, why: str) -> InvalidRequest:
 
 def event(payload: Json, name: str | None = None) -> bytes:
     """One server-sent event with a JSON payload."""
-    data = b"data: %b\n\n" % json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+    # Half a surrogate pair, which JSON can write and UTF-8 cannot, becomes a question mark.
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    data = b"data: %b\n\n" % text
     return b"event: %b\n%b" % (name.encode(), data) if name else data

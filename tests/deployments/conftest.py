@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import pytest
 from typing_extensions import override
 
-from deployments.local_manager import Engine, LocalManager
-from serve.config import LocalModel, load_args
+from deployments.engine_manager import Engine
+from deployments.local_manager import LocalManager
+from serve.config import EngineConfig, load_args
 from serve.sessions import SessionManager
 from tests.adapters.files import lora, write_adapter, write_base
 from tests.fakes.engine import FakeEngine
@@ -28,10 +29,9 @@ class Manager(LocalManager):
         self.starts: list[str] = []
 
     @override
-    async def _start_engine(self, config: LocalModel) -> Engine:
-        self.starts.append(config.name)
-        slots = config.engine.adapter_slots
-        engine = self.engines[config.name] = FakeEngine(config.name, Path(config.model_id), slots=slots)
+    async def _start_engine(self, name: str, path: Path, config: EngineConfig, *, run_code: bool = False) -> Engine:
+        self.starts.append(name)
+        engine = self.engines[name] = FakeEngine(name, path, slots=config.adapter_slots)
         return engine
 
 

@@ -32,6 +32,7 @@ class InProcessRegistry:
         self._known: tuple[str, int, str] = ("", 0, "")
         self._polled = asyncio.Condition()
         self.expositions: dict[str, bytes] = {}
+        self.outages: dict[str, dict[str, float]] = {}
 
     # What a router calls.
 
@@ -52,6 +53,13 @@ class InProcessRegistry:
         self._raise_if_away()
         self.expositions[router_id] = exposition
         return dict(self.expositions)
+
+    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
+        self._raise_if_away()
+        self.outages[router_id] = dict(outages)
+        return {
+            model: seconds for router, of in self.outages.items() if router != router_id for model, seconds in of.items()
+        }
 
     # What a test calls.
 

@@ -28,7 +28,7 @@ def test_one_model_is_all_that_must_be_said(root: Path) -> None:
 def test_all_faults_are_reported_at_once_each_once(args: Args, faults: Faults) -> None:
     args["models"][0]["engine"] |= {"max_lora": 3, "max_num_seqs": "many"}
     args["models"][0]["api_key"] = "${KEY}"
-    args["models"][1] |= {"provider": "openai", "fallback_model": "demo"}
+    args["models"][1] |= {"provider": "azure", "fallback_model": "demo"}
     args["adapters"][0]["model"] = "demmo"
     args["adapters"].append({"name": "late", "model": "demo", "source": "models/late"})
     args["bots"]["sales-bot"]["adapters"] = ["sale"]
@@ -42,7 +42,7 @@ def test_all_faults_are_reported_at_once_each_once(args: Args, faults: Faults) -
         "models[0].api_key: the environment variable KEY is not set; ${KEY:-default} would do without it",
         "models[0].engine.max_lora: unknown key; did you mean 'max_loras'?",
         "models[0].engine.max_num_seqs: should be a whole number",
-        "models[1].provider: is not supported; supported: 'local'",
+        "models[1].provider: is not supported; supported: 'local', 'huggingface', 'openai', 'anthropic'",
     )
 
 

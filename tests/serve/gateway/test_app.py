@@ -233,7 +233,7 @@ async def test_a_clients_text_cannot_forge_a_log_line(
 async def test_what_goes_wrong_inside_stays_inside(
     client: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise OSError("/srv/secret/path: token sk-canary at 10.0.0.1:8000")
 
     monkeypatch.setattr("serve.gateway.forwarding.plan", fails)

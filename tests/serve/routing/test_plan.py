@@ -16,6 +16,7 @@ from serve.schemas import AdapterRef, AdapterVersion, ReplicaPhase, ReplicaState
 class Bot:
     model: str
     adapters: tuple[str, ...] = ()
+    fallback_models: tuple[str, ...] | None = None
 
 
 NAMES = Names(
@@ -55,7 +56,7 @@ LIVE = snapshot(
 
 
 def only(model: str, adapter: AdapterRef | None = None, bot: str | None = None) -> Plan:
-    return Plan((Target(model, adapter),), bot)
+    return Plan((Target(model, adapter),), bot, first_adapter=adapter.name if adapter else None)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""A hosted model's ASGI app: passes on what its provider has, translates what it has not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from deployments.hosted_stream import HostedStream
+from deployments.provider import Answer, Provider
+from serve.api.endpoints import resolve
+from serve.api.errors import stream_error
+from serve.api.http import Headers, Message, Receive, Scope, Send, until_disconnect
+from serve.errors import InvalidRequest, SwitchboardError, UpstreamFailed
+from serve.schemas import Json
+from serve.translate.provider_events import STREAMS
+from serve.translate.translator import Incomplete, Translator
+from serve.translate.vendor_errors import from_answer
+from serve.translate.vllm import REQUEST, REQUEST_ID
+
+MAX_ANSWER_BYTES = 64 << 20
+PASSED = ("anthropic-beta", "anthropic-version")
+"""The client's headers that mean something to a provider of the same dialect."""
+
+
+class HostedApp:
+    """`routes` holds for each of our paths None where the provider has the same one, else how to translate."""
+
+    def __init__(self, provider: Provider, routes: Mapping[str, Translator | None]) -> None:
+        self._provider = provider
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises a `SwitchboardError` while nothing has been sent, or `ClientDisconnected`."""
+        path = scope["path"]
+        if path not in self._routes:
+            raise InvalidRequest(f"This model's provider has nothing like {path}.", "model", "unsupported_endpoint")
+        translator, request = self._routes[path], scope[REQUEST]
+        message = await receive()
+        body = message["body"] if translator is None else json.dumps(translator.request(request)).encode()
+        asked = path if translator is None else translator.path
+        headers = _passed(Headers(scope["headers"])) if translator is None else {}
+        async with until_disconnect(receive), self._provider.post(asked, body, headers) as answer:
+            if request.get("stream") is True and path in STREAMS:
+                await self._stream(scope, send, answer, HostedStream(asked, translator, request))
+            else:
+                await self._whole(send, answer, translator, request)
+
+    async def _whole(self, send: Send, answer: Answer, translator: Translator | None, request: Json) -> None:
+        if answer.content_type != "application/json":
+            raise UpstreamFailed("The provider gave no usable answer.")
+        body = await answer.read(MAX_ANSWER_BYTES)
+        try:
+            payload = json.loads(body)
+            if not isinstance(payload, dict):
+                raise UpstreamFailed("The provider gave no usable answer.")
+            if isinstance(payload.get("error"), dict):
+                raise from_answer(502, body, {})
+            if translator is not None:
+                body = json.dumps(translator.response(payload, request), ensure_ascii=False).encode()
+        except (ValueError, Incomplete):
+            raise UpstreamFailed("The provider gave no usable answer.") from None
+        await send(_start(b"application/json", (b"content-length", str(len(body)).encode())))
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, scope: Scope, send: Send, answer: Answer, stream: HostedStream) -> None:
+        if answer.content_type != "text/event-stream":
+            raise UpstreamFailed("The provider gave no usable answer.")
+        started, last = False, b""
+        try:
+            async for chunk in answer.chunks():
+                events = stream.feed(chunk)
+                if not events:
+                    continue
+                if not started:
+                    started = True
+                    await send(_start(b"text/event-stream"))
+                last = events
+                await send({"type": "http.response.body", "body": events, "more_body": True})
+                if stream.stopped:
+                    break
+            rest = stream.finish()
+        except SwitchboardError as error:
+            if not started:
+                raise
+            kind = resolve("POST", scope["path"], Headers([])).endpoint.kind
+            rest = stream_error(error, kind, scope.get(REQUEST_ID, "-"), last)
+        if not started:
+            await send(_start(b"text/event-stream"))
+        await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+
+def _passed(headers: Headers) -> dict[str, str]:
+    values = {name: headers.get(name.encode()) for name in PASSED}
+    return {name: value.decode("latin-1") for name, value in values.items() if value}
+
+
+def _start(content_type: bytes, *more: tuple[bytes, bytes]) -> Message:
+    return {"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type), *more]}

@@ -1,0 +1,115 @@
+"""One streamed answer of a hosted provider, on its way to the client."""
+
+from __future__ import annotations
+
+import json
+
+from serve.errors import SwitchboardError, UpstreamFailed
+from serve.schemas import Json
+from serve.translate.provider_events import STREAMS, error_in, is_content
+from serve.translate.sse import EventTooLong, Splitter, parse
+from serve.translate.translator import Incomplete, Translator
+from serve.translate.vendor_errors import from_event
+
+MAX_EVENT_BYTES = 8 << 20
+DONE = b"[DONE]"
+_BROKEN = "The provider broke off its answer."
+_SENSELESS = "The provider gave no usable answer."
+
+
+class HostedStream:
+    """Holds back what comes before the first content, so that a failure there is still a status of its own.
+
+    After it, events of the provider's own dialect pass as they are, unparsed but for a look for errors and the end;
+    others are translated. Every fault is an `UpstreamFailed`, or the error that the provider reports.
+    """
+
+    def __init__(self, path: str, translator: Translator | None, request: Json) -> None:
+        self._path = path
+        self._rules = STREAMS[path]
+        self._translating = translator.stream(request) if translator else None
+        self._splitter = Splitter(MAX_EVENT_BYTES)
+        self._opening: list[bytes] | None = []
+        self.ended = False
+        """Whether the answer is whole."""
+        self._fault: SwitchboardError | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing more of it is to be read."""
+        return self.ended or self._fault is not None
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What may be passed on now."""
+        if self._opening is None and self._translating is None and self._is_plain(chunk):
+            self.ended = self._rules.ends_in(chunk)
+            return chunk
+        ready: list[bytes] = []
+        try:
+            for block in self._splitter.feed(chunk):
+                if not self.ended:
+                    ready.append(self._take(block))
+        except (SwitchboardError, EventTooLong) as error:
+            fault = error if isinstance(error, SwitchboardError) else UpstreamFailed(_SENSELESS)
+            if not any(ready):
+                raise fault from None
+            # How a stream is cut must not change what the client reads: what came before the fault goes out first.
+            self._fault = fault
+        return b"".join(ready)
+
+    def finish(self) -> bytes:
+        """The last events. To be called at the end of the provider's stream."""
+        if self._fault is not None:
+            raise self._fault
+        if not self.ended:
+            raise UpstreamFailed(_BROKEN)
+        if self._translating is None:
+            return b"".join(self._opening or ())
+        try:
+            return b"".join(self._opening or ()) + self._translating.finish()
+        except Incomplete:
+            raise UpstreamFailed(_BROKEN) from None
+
+    def _is_plain(self, chunk: bytes) -> bool:
+        """Whether these are whole events, none of which can be an error. A false alarm costs a look, no more."""
+        return self._splitter.empty and chunk.endswith(b"\n\n") and b"error" not in chunk and chunk.startswith(_STARTS)
+
+    def _take(self, block: bytes) -> bytes:
+        event = parse(block)
+        if event.data is None:
+            return b""
+        if event.data == DONE:
+            self.ended = True
+            return b"" if self._translating else self._release(block)
+        payload = _parsed(event.data)
+        if (error := error_in(payload)) is not None:
+            raise from_event(error)
+        if self._translating is None:
+            out = block
+        else:
+            try:
+                out = self._translating.feed(payload)
+            except Incomplete:
+                raise UpstreamFailed(_SENSELESS) from None
+        self.ended = self._rules.ends_in(block)
+        if self._opening is not None and not is_content(self._path, payload):
+            self._opening.append(out)
+            return b""
+        return self._release(out)
+
+    def _release(self, out: bytes) -> bytes:
+        held, self._opening = self._opening or [], None
+        return b"".join([*held, out])
+
+
+_STARTS = (b"data: {", b"event: ")
+
+
+def _parsed(data: bytes) -> Json:
+    try:
+        payload = json.loads(data)
+    except ValueError:
+        payload = None
+    if not isinstance(payload, dict):
+        raise UpstreamFailed(_SENSELESS)
+    return payload

@@ -1,0 +1,118 @@
+"""Circuit breakers: a model that keeps failing is left out for a while, then tried by one request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+NEWS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """`failures` in a row open a breaker for `open_s`, twice as long after each failed trial, up to `max_open_s`."""
+
+    failures: int = 5
+    open_s: float = 15.0
+    max_open_s: float = 240.0
+
+
+class Breaker:
+    """Of one model. Closed: requests pass. Open: none do. Half-open: one does, and its end decides.
+
+    Times are those of the caller's clock, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._open_until: float | None = None
+        self._open_s = 0.0
+        self._trying = False
+
+    def state(self, now: float) -> str:
+        """`closed`, `open` or `half-open`."""
+        if self._open_until is None:
+            return "closed"
+        return "open" if now < self._open_until else "half-open"
+
+    def admits(self, now: float) -> bool:
+        """Whether a request may go there; in a half-open one it is the trial, and must be told how it ended."""
+        state = self.state(now)
+        if state == "half-open" and not self._trying:
+            self._trying = True
+            return True
+        return state == "closed"
+
+    def left_out_for(self, now: float) -> float:
+        """Seconds until it may be tried."""
+        return max(0.0, (self._open_until or now) - now)
+
+    def succeeded(self) -> None:
+        self._failures, self._open_until, self._open_s, self._trying = 0, None, 0.0, False
+
+    def failed(self, now: float, policy: BreakerPolicy) -> None:
+        self._failures += 1
+        if self._trying or self._failures >= policy.failures:
+            self._open_s = min(policy.max_open_s, self._open_s * 2 or policy.open_s)
+            self.leave_out(now + self._open_s)
+
+    def said_nothing(self) -> None:
+        """The request ended without telling how the model is: the caller left, or was at fault."""
+        self._trying = False
+
+    def leave_out(self, until: float) -> None:
+        """At least until then, whatever else is known."""
+        self._trying = False
+        self._open_until = max(until, self._open_until or until)
+
+
+class Breakers:
+    """One for each model that has failed, of one router; for one event loop."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._breakers: dict[str, Breaker] = {}
+
+    def of(self, model: str) -> Breaker:
+        """By a configured name, of which there are few."""
+        return self._breakers.setdefault(model, Breaker())
+
+    def admits(self, model: str) -> bool:
+        breaker = self._breakers.get(model)
+        return breaker is None or breaker.admits(self._clock())
+
+    def may_admit(self, model: str) -> bool:
+        """Whether a request that came there now would probably be admitted; changes nothing."""
+        breaker = self._breakers.get(model)
+        return breaker is None or breaker.state(self._clock()) != "open"
+
+    def succeeded(self, model: str) -> None:
+        if model in self._breakers:
+            self._breakers[model].succeeded()
+
+    def failed(self, model: str, policy: BreakerPolicy) -> None:
+        self.of(model).failed(self._clock(), policy)
+
+    def leave_out(self, model: str, seconds: float) -> None:
+        self.of(model).leave_out(self._clock() + seconds)
+
+    def said_nothing(self, model: str) -> None:
+        if model in self._breakers:
+            self._breakers[model].said_nothing()
+
+    def states(self) -> dict[str, str]:
+        now = self._clock()
+        return {model: breaker.state(now) for model, breaker in self._breakers.items()}
+
+    def outages(self) -> dict[str, float]:
+        """Models that are left out, and for how many seconds more: what other routers should know."""
+        now = self._clock()
+        left = {model: breaker.left_out_for(now) for model, breaker in self._breakers.items()}
+        return {model: seconds for model, seconds in left.items() if seconds > 0}
+
+    def hear(self, outages: Mapping[str, float]) -> None:
+        """Leave out what other routers do. What is news by less than `NEWS_S` is an echo of what was said here."""
+        for model, seconds in outages.items():
+            if seconds > self.of(model).left_out_for(self._clock()) + NEWS_S:
+                self.leave_out(model, seconds)
