@@ -18,7 +18,7 @@ from serve.gateway.relay import Forward, Relay
 from serve.gateway.state import GatewayState
 from serve.gateway.upstream import Upstream
 from serve.routing.plan import Plan, plan
-from serve.schemas import ReplicaPhase, Session
+from serve.schemas import Json, ReplicaPhase, Session
 from serve.sessions import SessionManager
 
 PASSED = (b"anthropic-version", b"anthropic-beta")
@@ -32,7 +32,7 @@ class Forwarding:
         self._state = state
         self._sessions = sessions
         self._wake = wake
-        self._relay = Relay(state, upstream, random.Random())
+        self._relay = Relay(state, upstream, random.Random(), self._wake_if_asleep)
 
     async def answer(self, exchange: Exchange, match: Match) -> None:
         """Raises a `SwitchboardError` while nothing has been sent."""
@@ -41,26 +41,30 @@ class Forwarding:
         request = parse_object(body)
         validate(match.endpoint.kind, request)
         session = await self._session(exchange)
+        chosen = self._plan(request, session.bot_type if session else None)
+        exchange.model = chosen.targets[0].model
+        forward = Forward(
+            endpoint=match.endpoint,
+            plan=chosen,
+            path=match.endpoint.path,
+            body=body,
+            headers=_headers(exchange, chosen),
+            total_s=total_s,
+            sticky=session.replica_id if session else None,
+            settle=partial(self._pin, session) if session else None,
+        )
+        await self._relay.run(exchange, forward)
+
+    def _plan(self, request: Json, bot: str | None) -> Plan:
+        names, snapshot = self._state.names, self._state.snapshot
         try:
-            bot = session.bot_type if session else None
-            fallbacks = request.get("fallbacks")
-            names, snapshot = self._state.names, self._state.snapshot
-            chosen = plan(request["model"], names, snapshot, bot, fallbacks=fallbacks)
-            exchange.model = chosen.targets[0].model
-            forward = Forward(
-                endpoint=match.endpoint,
-                plan=chosen,
-                path=match.endpoint.path,
-                body=body,
-                headers=_headers(exchange, chosen),
-                total_s=total_s,
-                sticky=session.replica_id if session else None,
-                settle=partial(self._pin, session) if session else None,
-            )
-            await self._relay.run(exchange, forward)
+            chosen = plan(request["model"], names, snapshot, bot, fallbacks=request.get("fallbacks"))
         except Unavailable:
             self._wake_if_asleep(request["model"])
             raise
+        for skipped in chosen.skipped:
+            self._wake_if_asleep(skipped.target)
+        return chosen
 
     async def _read(self, exchange: Exchange) -> bytes:
         settings = self._state.settings
@@ -96,7 +100,8 @@ class Forwarding:
         """Have a first replica started for the model behind `asked`, if it has none."""
         bot = self._state.names.bots.get(asked)
         model = bot.model if bot else asked.partition(":")[0]
-        if model in self._state.names.models and not self._state.snapshot.replicas_of(model):
+        names = self._state.names
+        if model in names.models and model not in names.unavailable and not self._state.snapshot.replicas_of(model):
             self._wake(model)
 
 

@@ -93,7 +93,12 @@ class _Course:
 
 
 class Relay:
-    def __init__(self, state: GatewayState, upstream: Upstream, rng: random.Random) -> None:
+    """`wake` is told of a model that no replica can be picked for: it may have none because nobody asked."""
+
+    def __init__(
+        self, state: GatewayState, upstream: Upstream, rng: random.Random, wake: Callable[[str], None]
+    ) -> None:
+        self._wake = wake
         self._state = state
         self._upstream = upstream
         self._rng = rng
@@ -141,6 +146,7 @@ class Relay:
                 replica = self._pick(course, target)
             except SwitchboardError as error:
                 self._state.breakers.said_nothing(target.model)
+                self._wake(target.model)
                 if course.tried:
                     break  # the failure says more than "there is nobody else"
                 failure = Failure(

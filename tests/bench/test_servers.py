@@ -7,6 +7,7 @@ import yaml
 
 from bench.servers import Engine, bare_group, config, free_ports, on_cpu, switchboard_group
 from serve.config import load_file
+from tests.serve.config.local import local
 
 
 def test_both_servers_are_told_the_same_of_the_engine(tmp_path: Path) -> None:
@@ -14,7 +15,7 @@ def test_both_servers_are_told_the_same_of_the_engine(tmp_path: Path) -> None:
     path = tmp_path / "serve_config.yaml"
     path.write_text(yaml.safe_dump(config(tmp_path, engine, 8123, tmp_path / "state.db")))
     settings, binding = load_file(path, check_paths=False)
-    told = settings.models[0].engine
+    told = local(settings).engine
     flags = engine.flags()
 
     def flag(name: str) -> str:

@@ -58,7 +58,10 @@ class InProcessRegistry:
         self._raise_if_away()
         self.outages[router_id] = dict(outages)
         return {
-            model: seconds for router, of in self.outages.items() if router != router_id for model, seconds in of.items()
+            model: seconds
+            for router, of in self.outages.items()
+            if router != router_id
+            for model, seconds in of.items()
         }
 
     # What a test calls.

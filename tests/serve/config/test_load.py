@@ -10,6 +10,7 @@ import pytest
 from serve.config import load_args
 from serve.errors import ConfigError
 from tests.serve.config.conftest import Args, Faults
+from tests.serve.config.local import local
 
 
 def test_a_valid_configuration_has_no_faults(args: Args, faults: Faults) -> None:
@@ -21,7 +22,7 @@ def test_one_model_is_all_that_must_be_said(root: Path) -> None:
     settings = load_args({"models": [model]}, env={}, root=root)
     assert settings.router.replicas == 2
     assert settings.limits.body_bytes == 10 * 1024**2
-    assert settings.models[0].engine.adapter_slots == 0
+    assert local(settings).engine.adapter_slots == 0
     assert settings.auth.key_digests == ()
 
 
@@ -161,8 +162,8 @@ class TestReferences:
         args["timeouts"] = {"connect_s": "${C:-1.5}"}
         env = {"N": "3", "E": "true", "T": "0.7", "S": "END"}
         settings = load_args(args, env=env, root=root)
-        assert settings.models[0].engine.max_loras == 3
-        assert settings.models[0].engine.enforce_eager is True
+        assert local(settings).engine.max_loras == 3
+        assert local(settings).engine.enforce_eager is True
         assert settings.models[0].default_params == {"temperature": 0.7, "stop": ["END"]}
         assert settings.timeouts.connect_s == 1.5
 
@@ -192,7 +193,7 @@ class TestOutsideServer:
             "base_url": "http://[::1]:11434/v1/",
         }
         settings = load_args({"models": [model]}, env={}, root=root)
-        assert settings.models[0].base_url == "http://[::1]:11434/v1"
+        assert local(settings).base_url == "http://[::1]:11434/v1"
         assert settings.models[0].model_id == "llama3"
 
     @pytest.mark.parametrize(
@@ -271,7 +272,7 @@ class TestPaths:
         args["sessions"] = {"store": "sqlite:///state/db?timeout=5"}
         settings = load_args(args, env={}, root=root)
         assert settings.models[0].model_id == f"{root}/models/demo"
-        assert settings.models[0].engine.chat_template == f"{root}/chat.jinja"
+        assert local(settings).engine.chat_template == f"{root}/chat.jinja"
         assert settings.adapter_storage.cache_dir == f"{root}/.switchboard/adapters"
         assert settings.sessions.store.get_secret_value() == f"sqlite:///{root}/state/db?timeout=5"
 

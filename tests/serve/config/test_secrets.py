@@ -12,6 +12,7 @@ import pytest
 from serve.config import Settings, load_args
 from serve.errors import ConfigError
 from tests.serve.config.conftest import Args, Faults
+from tests.serve.config.local import local
 
 CANARY = "canary-0123456789-canary"
 
@@ -43,7 +44,7 @@ def test_no_form_of_the_settings_shows_one(settings: Settings) -> None:
 
 
 def test_who_needs_one_can_have_it(settings: Settings) -> None:
-    api_key = settings.models[0].api_key
+    api_key = local(settings).api_key
     assert api_key is not None
     assert api_key.get_secret_value() == CANARY
     assert settings.cluster.secret.get_secret_value() == CANARY
@@ -103,5 +104,5 @@ def test_without_a_cluster_secret_each_start_makes_one(args: Args, root: Path) -
 
 
 def test_a_process_that_is_no_manager_gets_no_provider_s_key(settings: Settings) -> None:
-    assert settings.models[0].api_key is not None
-    assert settings.without_provider_keys().models[0].api_key is None
+    assert local(settings).api_key is not None
+    assert local(settings.without_provider_keys()).api_key is None
