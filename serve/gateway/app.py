@@ -196,12 +196,13 @@ class Gateway:
             metrics.REGISTRY_AGE_SECONDS.set(self.state.snapshot_age_s)
             try:
                 await self._source.exchange_metrics(self._router_id, generate_latest())
-                await self._share_outages()
+                await self.share_outages()
             except Unavailable:
                 logger.warning("the registry does not answer: other routers know nothing new of this one")
             await asyncio.sleep(METRICS_PERIOD_S)
 
-    async def _share_outages(self) -> None:
+    async def share_outages(self) -> None:
+        """Tell the other routers which models this one leaves out, and hear theirs."""
         breakers = self.state.breakers
         breakers.hear(await self._source.share_outages(self._router_id, breakers.outages()))
         for model, state in breakers.states().items():

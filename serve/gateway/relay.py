@@ -137,7 +137,7 @@ class Relay:
     async def _try(self, course: _Course, target: Target, later: Sequence[Target]) -> bool:
         """Whether the client has its answer. Raises the error for it if no other target may be asked."""
         if not self._state.breakers.admits(target.model):
-            left_out_s = self._state.breakers.of(target.model).left_out_for(time.monotonic())
+            left_out_s = self._state.breakers.left_out_for(target.model)
             course.failures.append(Failure(target.model, 503, "left_out_after_failures", left_out_s, sent=False))
             return False
         course.tried.clear()

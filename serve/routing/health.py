@@ -86,6 +86,11 @@ class Breakers:
         breaker = self._breakers.get(model)
         return breaker is None or breaker.state(self._clock()) != "open"
 
+    def left_out_for(self, model: str) -> float:
+        """Seconds until it may be tried."""
+        breaker = self._breakers.get(model)
+        return 0.0 if breaker is None else breaker.left_out_for(self._clock())
+
     def succeeded(self, model: str) -> None:
         if model in self._breakers:
             self._breakers[model].succeeded()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import pytest
@@ -37,6 +37,9 @@ class Hosted:
     url: str
     gateway: Gateway
     settings: Settings
+    registry: InProcessRegistry
+    woken: list[str]
+    """Models for which a first replica was asked for."""
     vendors: dict[str, Vendor]
     _stack: AsyncExitStack
 
@@ -54,45 +57,71 @@ def model(name: str, provider: str, vendor: Vendor, **more: Any) -> dict[str, An
         "model_id": f"{name}-at-its-vendor",
         "base_url": base_url,
         "api_key": CANARY.format(name),
-        "timeouts": {"first_byte_s": STALL_S, "idle_s": STALL_S},
         **dialect,
         **more,
     }
 
 
+class StartHosted(Protocol):
+    """Starts everything, with these sections of `args` in place of the usual ones."""
+
+    async def __call__(self, *, stall_s: float = STALL_S, **sections: object) -> Hosted: ...
+
+
+def _models(vendors: dict[str, Vendor], stall_s: float) -> list[dict[str, Any]]:
+    keyless = {"base_url": f"{vendors['gpt'].url}/v1", "api_key": "${OPENAI_KEY_NOT_SET}"}
+    models = [
+        model("gpt", "openai", vendors["gpt"]),
+        model("claude", "anthropic", vendors["claude"]),
+        model("groq", "openai", vendors["groq"], endpoints=["chat"], length_field="max_tokens"),
+        model("spare", "openai", vendors["spare"]),
+        model("gpt-safe", "openai", vendors["gpt"], fallback_model="spare"),
+        model("claude-safe", "anthropic", vendors["claude"], fallback_models=["spare"]),
+        model("keyless", "openai", vendors["gpt"]) | keyless,
+        model("keyless-safe", "openai", vendors["gpt"], fallback_model="spare") | keyless,
+    ]
+    return [one | {"timeouts": {"first_byte_s": stall_s, "idle_s": stall_s}} for one in models]
+
+
 @pytest.fixture
-async def hosted(tmp_path: Path) -> AsyncIterator[Hosted]:
+async def start(tmp_path: Path) -> AsyncIterator[StartHosted]:
     async with AsyncExitStack() as stack:
-        vendors = {name: Vendor(f"{name}-at-its-vendor") for name in ("gpt", "claude", "groq", "spare")}
-        for vendor in vendors.values():
-            await stack.enter_async_context(listening(vendor))
-        models = [
-            model("gpt", "openai", vendors["gpt"]),
-            model("claude", "anthropic", vendors["claude"]),
-            model("groq", "openai", vendors["groq"], endpoints=["chat"], length_field="max_tokens"),
-            model("spare", "openai", vendors["spare"]),
-            model("gpt-safe", "openai", vendors["gpt"], fallback_model="spare"),
-            model("claude-safe", "anthropic", vendors["claude"], fallback_models=["spare"]),
-        ]
-        args = {
-            "models": models,
-            "cluster": {"secret": SECRET},
-            "sessions": {"store": f"sqlite:///{tmp_path}/state.db"},
-            "fallback": {"max_wait_s": 0, "failures": 1000},
-        }
-        settings = load_args(args, env={}, check_paths=False)
-        registry = InProcessRegistry(settings)
-        gateway = Gateway(settings.without_provider_keys(), registry, "router-1", lambda name: None)
-        await gateway.start()
-        stack.push_async_callback(gateway.close)
-        for name, config in settings.managers().items():
-            manager = MANAGERS[config.provider].from_settings(settings, name)
-            stack.push_async_callback(manager.close)
-            address = await stack.enter_async_context(served(ManagerApp(manager, SECRET, 1 << 20, capacity=100)))
-            state = ReplicaState(f"{name}-1", address, ReplicaPhase.READY, (name,), 100, Load())
-            await registry.hears(state)
-        url = await stack.enter_async_context(served(gateway))
-        yield Hosted(url, gateway, settings, vendors, stack)
+
+        async def start(*, stall_s: float = STALL_S, **sections: object) -> Hosted:
+            vendors = {name: Vendor(f"{name}-at-its-vendor") for name in ("gpt", "claude", "groq", "spare")}
+            for vendor in vendors.values():
+                await stack.enter_async_context(listening(vendor))
+            args = {
+                "models": _models(vendors, stall_s),
+                "cluster": {"secret": SECRET},
+                "sessions": {"store": f"sqlite:///{tmp_path}/state.db"},
+                "fallback": {"max_wait_s": 0, "failures": 1000},
+            }
+            settings = load_args(args | sections, env={}, check_paths=False)
+            registry, woken = InProcessRegistry(settings), list[str]()
+            gateway = Gateway(settings.without_provider_keys(), registry, "router-1", woken.append)
+            await gateway.start()
+            stack.push_async_callback(gateway.close)
+            for name, config in settings.managers().items():
+                if config.models[0].why_unavailable is None:
+                    await registry.hears(await _manager(stack, settings, name))
+            url = await stack.enter_async_context(served(gateway))
+            return Hosted(url, gateway, settings, registry, woken, vendors, stack)
+
+        yield start
+
+
+async def _manager(stack: AsyncExitStack, settings: Settings, name: str) -> ReplicaState:
+    """A manager behind its own HTTP face, as it would report itself."""
+    manager = MANAGERS[settings.managers()[name].provider].from_settings(settings, name)
+    stack.push_async_callback(manager.close)
+    address = await stack.enter_async_context(served(ManagerApp(manager, SECRET, 1 << 20, capacity=100)))
+    return ReplicaState(f"{name}-1", address, ReplicaPhase.READY, (name,), 100, Load())
+
+
+@pytest.fixture
+async def hosted(start: StartHosted) -> Hosted:
+    return await start()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from tests.fakes import replica as fake
 from tests.fakes import vendors
 from tests.fakes.vendors import TEXT, USAGE
 from tests.hosted.asking import QUESTION
@@ -121,7 +122,7 @@ async def test_a_tool_loop_with_claude_through_chat(hosted: Hosted, gpt_sdk: ope
     called = vendors.message("claude") | {"stop_reason": "tool_use"}
     called["content"] = [{"type": "tool_use", "id": "toolu_1", "name": "clock", "input": {"zone": "UTC"}}]
     claude = hosted.vendors["claude"]
-    claude.behave = vendors.fake.in_turn(vendors.fake.answers(called), claude.well)
+    claude.behave = fake.in_turn(fake.answers(called), claude.well)
     first = await gpt_sdk.chat.completions.create(model="claude", messages=ASKED, tools=[TOOL])
     message = first.choices[0].message
     assert message.tool_calls is not None

@@ -1,0 +1,246 @@
+"""Another model in the place of one that cannot answer: when, how often, for how long, and what the client is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import aiohttp
+import pytest
+
+from serve.routing.health import Breakers
+from serve.schemas import Load, ReplicaPhase, ReplicaState
+from tests.fakes import replica as fake
+from tests.fakes import vendors
+from tests.fakes.vendors import TEXT
+from tests.hosted.asking import CHAT, MESSAGES, PATHS, ask, body
+from tests.hosted.conftest import Hosted, StartHosted
+
+OVERLOADED = vendors.refuses(529, "overloaded_error")
+REFUSED_KEY = vendors.refuses(401, "authentication_error", text="Incorrect key: sk-canary-gpt-of-the-operator")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_request_may_bring_its_own_fallbacks(hosted: Hosted, client: aiohttp.ClientSession, path: str) -> None:
+    hosted.vendors["gpt"].behave = OVERLOADED
+    told = await ask(client, path, body(path, "gpt", fallbacks=["claude", "spare"]))
+    assert told.text(path) == TEXT
+    assert told.headers["x-switchboard-served-by"].startswith("claude;")
+    assert told.headers["x-switchboard-fallback-reason"] == "gpt=provider_overloaded"
+    assert "fallbacks" not in (await hosted.vendors["claude"].call()).json
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "status", "where"),
+    [("claude", 400, "fallbacks"), ([1], 400, "fallbacks"), (["x"] * 9, 400, "fallbacks"), (["nobody"], 404, "model")],
+)
+async def test_fallbacks_that_make_no_sense(
+    client: aiohttp.ClientSession, fallbacks: object, status: int, where: str
+) -> None:
+    told = await ask(client, CHAT, body(CHAT, "gpt", fallbacks=fallbacks))
+    assert (told.status, told.json["error"]["param"]) == (status, where)
+
+
+async def test_when_all_fail_the_caller_hears_of_the_first_and_who_was_tried(
+    hosted: Hosted, client: aiohttp.ClientSession
+) -> None:
+    hosted.vendors["gpt"].behave = vendors.refuses(429, "rate_limit_error", retry_after="9")
+    hosted.vendors["claude"].behave = vendors.refuses(429, "rate_limit_error", retry_after="4")
+    told = await ask(client, CHAT, body(CHAT, "gpt", fallbacks=["claude"]))
+    assert told.status == 429
+    assert told.headers["retry-after"] == "4"  # the first to be back
+    assert told.json["error"]["message"].endswith("Tried: gpt=rate_limit_exceeded, claude=rate_limit_exceeded.")
+    assert told.attempts == 2
+
+
+async def test_attempts_are_bounded(start: StartHosted) -> None:
+    hosted = await start(fallback={"max_attempts": 2, "max_wait_s": 0})
+    for vendor in hosted.vendors.values():
+        vendor.behave = OVERLOADED
+    told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt", fallbacks=["claude", "groq", "spare"]))
+    assert (told.status, told.attempts) == (503, 2)
+    assert sum(len(vendor.calls) for vendor in hosted.vendors.values()) == 2
+
+
+async def test_a_short_pause_that_the_provider_asks_for_is_waited_out_when_there_is_nobody_else(
+    start: StartHosted,
+) -> None:
+    hosted = await start(fallback={"max_wait_s": 2})
+    gpt = hosted.vendors["gpt"]
+    gpt.behave = fake.in_turn(vendors.refuses(503, "server_error", retry_after_ms="20", retry_after="1"), gpt.well)
+    told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt"))
+    assert (told.status, told.attempts, len(gpt.calls)) == (200, 2, 2)
+
+
+async def test_a_long_one_is_the_callers_to_wait(start: StartHosted) -> None:
+    hosted = await start(fallback={"max_wait_s": 2})
+    hosted.vendors["gpt"].behave = vendors.refuses(503, "server_error", retry_after="30")
+    told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt"))
+    assert (told.status, told.headers["retry-after"], told.attempts) == (503, "30", 1)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_client_may_shorten_its_deadline(hosted: Hosted, client: aiohttp.ClientSession, path: str) -> None:
+    hosted.vendors["gpt"].behave = fake.hangs
+    told = await ask(client, path, body(path, "gpt-safe"), **{"x-request-timeout-ms": "50"})
+    assert told.status == 504
+    assert hosted.vendors["spare"].calls == []
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "1e3", "9" * 12])
+async def test_a_deadline_that_is_none(client: aiohttp.ClientSession, value: str) -> None:
+    told = await ask(client, CHAT, body(CHAT, "gpt"), **{"x-request-timeout-ms": value})
+    assert (told.status, told.json["error"]["param"]) == (400, "x-request-timeout-ms")
+
+
+# Circuit breakers.
+
+
+async def test_a_model_that_keeps_failing_is_left_out_without_being_asked(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 2, "open_s": 60, "max_wait_s": 0})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    gpt.behave = OVERLOADED
+    for _ in range(2):
+        assert (await ask(client, CHAT, body(CHAT, "gpt-safe"))).attempts == 2
+    left_out = await ask(client, CHAT, body(CHAT, "gpt-safe"))
+    assert (left_out.status, left_out.attempts, len(gpt.calls)) == (200, 1, 2)
+    assert left_out.headers["x-switchboard-fallback-reason"] == "gpt-safe=left_out_after_failures"
+
+
+async def test_who_has_nobody_else_hears_so_at_once(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 1, "open_s": 60, "max_wait_s": 0})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    gpt.behave = OVERLOADED
+    await ask(client, CHAT, body(CHAT, "gpt"))
+    told = await ask(client, CHAT, body(CHAT, "gpt"))
+    assert told.status == 503
+    assert 50 <= int(told.headers["retry-after"]) <= 60
+    assert len(gpt.calls) == 1
+
+
+async def test_a_refused_key_takes_the_model_out_at_once(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 100, "open_s": 60, "max_wait_s": 0})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    gpt.behave = REFUSED_KEY
+    first = await ask(client, CHAT, body(CHAT, "gpt"))
+    assert (first.status, first.json["error"]["code"]) == (502, "provider_refused_credentials")
+    assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 503
+    assert len(gpt.calls) == 1
+
+
+async def test_one_trial_after_a_while_decides(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 1, "open_s": 10, "max_wait_s": 0})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    now = 0.0
+    hosted.gateway.state.breakers = Breakers(lambda: now)
+    gpt.behave = OVERLOADED
+    await ask(client, CHAT, body(CHAT, "gpt"))
+    now = 10.0
+    assert (await ask(client, CHAT, body(CHAT, "gpt"))).attempts == 1  # the trial, which fails: twice as long
+    now = 29.0
+    assert (await ask(client, CHAT, body(CHAT, "gpt"))).attempts == 0
+    now, gpt.behave = 30.0, gpt.well
+    for _ in range(3):
+        assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
+
+
+async def test_what_the_caller_does_wrong_does_not_count(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 1, "max_wait_s": 0})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    gpt.behave = vendors.refuses(400, "invalid_request_error")
+    for _ in range(3):
+        assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 400
+    assert len(gpt.calls) == 3
+
+
+async def test_routers_tell_each_other_who_is_left_out(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 1, "open_s": 60, "max_wait_s": 0})
+    hosted.registry.outages["router-2"] = {"gpt-safe": 30.0}
+    await hosted.gateway.share_outages()
+    told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt-safe"))
+    assert told.headers["x-switchboard-served-by"].startswith("spare;")
+    assert hosted.vendors["gpt"].calls == []
+
+
+# Before an error is near.
+
+
+async def test_a_full_model_spills_to_the_next(hosted: Hosted, client: aiohttp.ClientSession) -> None:
+    full = ReplicaState("gpt-1", "http://127.0.0.1:1", ReplicaPhase.READY, ("gpt-safe",), 1, Load(in_flight=1))
+    await hosted.registry.loses("gpt-safe-1")
+    await hosted.registry.hears(full)
+    told = await ask(client, CHAT, body(CHAT, "gpt-safe"))
+    assert told.text(CHAT) == TEXT
+    assert told.headers["x-switchboard-fallback-reason"] == "gpt-safe=rate_limit_exceeded"
+
+
+async def test_so_does_one_that_has_no_replica_yet(hosted: Hosted, client: aiohttp.ClientSession) -> None:
+    await hosted.registry.loses("gpt-safe-1")
+    told = await ask(client, CHAT, body(CHAT, "gpt-safe"))
+    assert told.text(CHAT) == TEXT
+    assert told.headers["x-switchboard-fallback-reason"] == "gpt-safe=service_unavailable"
+    assert hosted.woken == ["gpt-safe"]
+
+
+# Models without a key.
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_model_without_its_key_names_the_variable(client: aiohttp.ClientSession, path: str) -> None:
+    told = await ask(client, path, body(path, "keyless"))
+    assert told.status == 503
+    assert "OPENAI_KEY_NOT_SET" in told.json["error"]["message"]
+    listed = {entry["id"]: entry for entry in (await (await client.get("/v1/models")).json())["data"]}
+    assert listed["keyless"]["unavailable"] == "the environment variable OPENAI_KEY_NOT_SET is not set"
+    assert "unavailable" not in listed["gpt"]
+
+
+async def test_it_does_not_keep_the_others_from_being_ready(client: aiohttp.ClientSession) -> None:
+    async with client.get("/ready") as answer:
+        assert answer.status == 200
+        assert list((await answer.json())["unavailable"]) == ["keyless", "keyless-safe"]
+    told = await ask(client, CHAT, body(CHAT, "keyless-safe"))
+    assert told.text(CHAT) == TEXT
+
+
+# Clients that leave.
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["gpt", "claude"])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+async def test_the_providers_request_ends_with_the_clients(
+    start: StartHosted, model: str, path: str, stream: bool
+) -> None:
+    hosted = await start(stall_s=60)
+    hosted.vendors[model].behave = vendors.stalls_after(1) if stream else fake.hangs
+    client = await hosted.client()
+    asking = asyncio.create_task(ask(client, path, body(path, model, stream=stream)))
+    call = await hosted.vendors[model].call()
+    asking.cancel()
+    await call.until_gone()
+
+
+# Keys.
+
+
+async def test_no_key_leaves_its_manager(
+    hosted: Hosted, client: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    shown = b""
+    for vendor in ("gpt", "claude"):
+        for behave in (REFUSED_KEY, vendors.reports_error_after(0), vendors.reports_error_after(1), fake.resets):
+            hosted.vendors[vendor].behave = behave
+            for path in PATHS:
+                for stream in (True, False):
+                    told = await ask(client, path, body(path, vendor, stream=stream))
+                    shown += told.raw + repr(told.headers).encode()
+    for page in ("/metrics", "/v1/models", "/ready"):
+        async with client.get(page) as answer:
+            shown += await answer.read()
+    assert b"sk-canary" not in shown
+    assert "sk-canary" not in caplog.text
+    state = hosted.gateway.state
+    assert "sk-canary" not in repr(state.settings) + repr(state.snapshot) + repr(vars(state))
+    assert "sk-canary" not in hosted.settings.without_provider_keys().model_dump_json()
