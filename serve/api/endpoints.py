@@ -26,6 +26,7 @@ class Kind(StrEnum):
     HEALTH = "health"
     READY = "ready"
     METRICS = "metrics"
+    REPLICAS = "replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ ENDPOINTS = (
     Endpoint("/health", _GET, Kind.HEALTH),
     Endpoint("/ready", _GET, Kind.READY),
     Endpoint("/metrics", _GET, Kind.METRICS),
+    Endpoint("/admin/replicas", _GET, Kind.REPLICAS),
 )
 
 _BY_PATH = {endpoint.path: endpoint for endpoint in ENDPOINTS}

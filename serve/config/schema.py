@@ -109,6 +109,17 @@ class Auth(Section):
         description="Client keys: a list, or one text with commas between (`${SWITCHBOARD_API_KEYS:-}`). At "
         f"least {MIN_SECRET_CHARS} characters each. Only their SHA-256 digests are kept in memory.",
     )
+    admin_key_digests: Annotated[
+        tuple[Annotated[str, BeforeValidator(_key_digest)], ...],
+        BeforeValidator(_split_keys),
+        Field(max_length=100),
+    ] = Field(
+        (),
+        alias="admin_keys",
+        repr=False,
+        exclude=True,
+        description="Keys for `/admin/…`, in the same form. No client key opens these pages.",
+    )
 
 
 def _secret(secret: SecretStr) -> SecretStr:

@@ -18,7 +18,7 @@ from serve.api.errors import render
 from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, clean_request_id, printable
 from serve.config import Settings
 from serve.errors import InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
-from serve.gateway.auth import ClientKeys
+from serve.gateway.auth import AdminKeys, ClientKeys
 from serve.gateway.exchange import Exchange
 from serve.gateway.forwarding import Forwarding
 from serve.gateway.pages import Pages
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 OPEN = frozenset({Kind.HEALTH, Kind.READY})
 """What probes ask, who have no key."""
+ADMIN = frozenset({Kind.REPLICAS})
 METRICS_PERIOD_S = 2.0
 PURGE_PERIOD_S = 60.0
 PURGE_BATCH = 1000
@@ -61,6 +62,7 @@ class Gateway:
         self._wake = wake
         self._adds_request_id = adds_request_id
         self._keys = ClientKeys(settings.auth.key_digests)
+        self._admin_keys = AdminKeys(settings.auth.admin_key_digests, settings.auth.key_digests)
         self.state = GatewayState(settings)
         self._in_flight = 0
         self._tasks: list[asyncio.Task[None]] = []
@@ -148,7 +150,9 @@ class Gateway:
         except SwitchboardError:
             self._keys.check(exchange.headers)
             raise
-        if match.endpoint.kind not in OPEN:
+        if match.endpoint.kind in ADMIN:
+            self._admin_keys.check(exchange.headers)
+        elif match.endpoint.kind not in OPEN:
             self._keys.check(exchange.headers)
         return match
 

@@ -36,6 +36,20 @@ class ClientKeys:
             raise NotAuthenticated(_REFUSED)
 
 
+class AdminKeys:
+    """Who may see and change how it runs: admin keys alone, or everybody where there is no key of any kind."""
+
+    def __init__(self, admin: Sequence[str], clients: Sequence[str]) -> None:
+        self._keys = ClientKeys(admin)
+        self._closed = bool(clients) and not admin
+
+    def check(self, headers: Headers) -> None:
+        """Raise `NotAuthenticated` unless the request carries exactly one admin key."""
+        if self._closed:
+            raise NotAuthenticated("This page needs an admin key, and none is configured (auth.admin_keys).")
+        self._keys.check(headers)
+
+
 def _presented(headers: Headers) -> bytes | None:
     """The one key the request carries; None for no key, two kinds of it, or one header sent twice."""
     if headers.count(b"authorization") + headers.count(b"x-api-key") != 1:

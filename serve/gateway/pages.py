@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from prometheus_client import generate_latest
 
@@ -16,7 +17,7 @@ from serve.gateway.exchange import Exchange
 from serve.gateway.state import GatewayState, RegistrySource
 from serve.gateway.upstream import AttemptFailed, Upstream
 from serve.mlops.exposition import merged
-from serve.schemas import Json
+from serve.schemas import Json, ReplicaState
 
 SCRAPE_TIMEOUT_S = 2.0
 OWNER = "switchboard"
@@ -41,6 +42,8 @@ class Pages:
                 reply = self._ready()
             case Kind.METRICS:
                 reply = await self._metrics()
+            case Kind.REPLICAS:
+                reply = json_reply(200, self._replicas())
             case _:
                 reply = json_reply(200, {"status": "ok"})
         if exchange.scope["method"] == "HEAD":
@@ -77,6 +80,27 @@ class Pages:
             payload["unavailable"] = {model: why for model, why in unavailable.items() if why}
         return json_reply(503 if waiting else 200, payload, [(b"retry-after", b"1")] if waiting else [])
 
+    def _replicas(self) -> Json:
+        """What this router knows: every replica, and every model with its circuit breaker's state."""
+        snapshot, breakers = self._state.snapshot, self._state.breakers.states()
+        return {
+            "router": self._router_id,
+            "snapshot_age_s": round(self._state.snapshot_age_s, 3),
+            "models": [
+                {
+                    "name": model.name,
+                    "provider": model.provider,
+                    "unavailable": model.why_unavailable,
+                    "replicas": len(snapshot.replicas_of(model.name)),
+                    "breaker": breakers.get(model.name, "closed") if model.is_remote else None,
+                    "left_out_for_s": round(self._state.breakers.left_out_for(model.name), 1),
+                    "fallback_models": list(model.fallback_models),
+                }
+                for model in self._state.settings.models
+            ],
+            "replicas": [_shown(state) for state in snapshot.replicas],
+        }
+
     async def _metrics(self) -> Reply:
         """Every router's and every replica's metrics, told apart by the label `replica`."""
         own = {self._router_id: generate_latest()}
@@ -95,6 +119,18 @@ class Pages:
             return replica_id, await self._upstream.get(f"{url}/metrics", SCRAPE_TIMEOUT_S)
         except AttemptFailed:
             return None
+
+
+def _shown(state: ReplicaState) -> Json:
+    return {
+        "id": state.replica_id,
+        "models": list(state.models),
+        "phase": state.phase,
+        "address": state.url,
+        "capacity": state.capacity,
+        "load": asdict(state.load),
+        "resident_adapters": sorted(state.resident),
+    }
 
 
 def _present(pages: Iterable[tuple[str, bytes] | None]) -> list[tuple[str, bytes]]:

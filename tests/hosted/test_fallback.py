@@ -244,3 +244,42 @@ async def test_no_key_leaves_its_manager(
     state = hosted.gateway.state
     assert "sk-canary" not in repr(state.settings) + repr(state.snapshot) + repr(vars(state))
     assert "sk-canary" not in hosted.settings.without_provider_keys().model_dump_json()
+
+
+# What operators see.
+
+
+async def test_the_admin_page_shows_who_is_left_out(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 1, "open_s": 60, "max_wait_s": 0})
+    client = await hosted.client()
+    hosted.vendors["gpt"].behave = OVERLOADED
+    await ask(client, CHAT, body(CHAT, "gpt"))
+    async with client.get("/admin/replicas") as answer:
+        assert answer.status == 200
+        page = await answer.json()
+    models = {model["name"]: model for model in page["models"]}
+    assert models["gpt"]["breaker"] == "open"
+    assert 50 < models["gpt"]["left_out_for_s"] <= 60
+    assert (models["claude"]["breaker"], models["claude"]["replicas"]) == ("closed", 1)
+    assert models["keyless"]["unavailable"] == "the environment variable OPENAI_KEY_NOT_SET is not set"
+    assert {"gpt-1", "claude-1"} <= {replica["id"] for replica in page["replicas"]}
+    await hosted.gateway.share_outages()
+    async with client.get("/metrics") as answer:
+        assert 'switchboard_breaker_state{model="gpt",replica="router-1",state="open"} 1.0' in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("auth", "key", "status"),
+    [
+        ({"keys": ["client-key-0123456789"]}, "client-key-0123456789", 401),
+        ({"keys": ["client-key-0123456789"], "admin_keys": ["admin-key-0123456789"]}, "client-key-0123456789", 401),
+        ({"keys": ["client-key-0123456789"], "admin_keys": ["admin-key-0123456789"]}, "admin-key-0123456789", 200),
+        ({"admin_keys": ["admin-key-0123456789"]}, "any", 401),
+    ],
+)
+async def test_no_client_key_opens_an_admin_page(
+    start: StartHosted, auth: dict[str, list[str]], key: str, status: int
+) -> None:
+    client = await (await start(auth=auth)).client(authorization=f"Bearer {key}")
+    async with client.get("/admin/replicas") as answer:
+        assert answer.status == status
