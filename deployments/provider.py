@@ -109,7 +109,7 @@ def _not_asked(error: BaseException) -> SwitchboardError:
     logger.warning("the provider could not be asked: %s", type(error).__name__)
     if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, OSError, httpx2.PoolTimeout)):
         if not isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)):
-            return Unavailable("The provider cannot be reached.", retry_after_s=RETRY_AFTER_S)
+            return Unavailable("The provider cannot be reached.", None, "provider_unreachable", RETRY_AFTER_S)
     elif isinstance(error, (TimeoutError, httpx2.TimeoutException)):
         return DeadlineExceeded("The provider did not answer in time.")
     return UpstreamFailed("The provider broke off the connection.")

@@ -136,6 +136,8 @@ class Relay:
 
     async def _try(self, course: _Course, target: Target, later: Sequence[Target]) -> bool:
         """Whether the client has its answer. Raises the error for it if no other target may be asked."""
+        if self._attempts_left(course) < 1:
+            return False
         if not self._state.breakers.admits(target.model):
             left_out_s = self._state.breakers.left_out_for(target.model)
             course.failures.append(Failure(target.model, 503, "left_out_after_failures", left_out_s, sent=False))
@@ -164,9 +166,19 @@ class Relay:
             if not self._moves_on(failed):
                 course.exchange.served_by = course.told()
                 raise told(course.failures)
-            if failed.status not in RETRIED:
+            if not self._may_be_the_replicas(target, failed):
                 break
         return False
+
+    def _may_be_the_replicas(self, target: Target, failure: Failure) -> bool:
+        """Whether another replica of the same target may not share this failure.
+
+        All replicas of a hosted model ask the same provider, with the same key.
+        """
+        model = self._state.settings.model(target.model)
+        if model is not None and model.is_remote:
+            return failure.code in {"unreachable", "service_unavailable"}
+        return failure.status in RETRIED
 
     def _attempts_left(self, course: _Course) -> int:
         made = [failure for failure in course.failures if failure.sent or failure.code == "unreachable"]
@@ -195,13 +207,13 @@ class Relay:
         traffic = Traffic(self._state.in_flight.unreported, course.tried, course.forward.sticky)
         return pick(target, self._state.snapshot, self._rng, traffic)
 
-    def _has_another(self, course: _Course, target: Target, status: int, later: Sequence[Target]) -> bool:
+    def _has_another(self, course: _Course, target: Target, failure: Failure, later: Sequence[Target]) -> bool:
         """Whether there is anybody else to turn to after this attempt."""
         if course.attempts >= self._state.settings.fallback.max_attempts:
             return False
         if any(self._state.breakers.may_admit(one.model) for one in later):
             return True
-        if status not in RETRIED or len(course.tried) >= REPLICAS_PER_TARGET:
+        if not self._may_be_the_replicas(target, failure) or len(course.tried) >= REPLICAS_PER_TARGET:
             return False
         try:
             self._pick(course, target)
@@ -259,7 +271,7 @@ class Relay:
             return False
         if not self._moves_on(failure):
             return True
-        if course.failures or self._has_another(course, target, answer.status, later):
+        if course.failures or self._has_another(course, target, failure, later):
             return False
         return self._worth_waiting_for(course.with_failure(failure)) is None
 

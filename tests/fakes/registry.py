@@ -9,7 +9,7 @@ from typing import Any
 from serve.config import LiveSettings, Settings
 from serve.errors import Unavailable
 from serve.gateway.state import Update
-from serve.registry import Registry
+from serve.registry import Registry, Snapshot
 from serve.schemas import ReplicaState
 from tests.fakes.http_server import PATIENCE_S
 
@@ -70,6 +70,9 @@ class InProcessRegistry:
         for state in states:
             self._registry.heartbeat(state)
         await self._until_router_knows()
+
+    def snapshot(self) -> Snapshot:
+        return self._registry.snapshot()
 
     async def loses(self, replica_id: str) -> None:
         self._registry.leave(replica_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -91,6 +92,23 @@ async def test_the_client_may_shorten_its_deadline(hosted: Hosted, client: aioht
 async def test_a_deadline_that_is_none(client: aiohttp.ClientSession, value: str) -> None:
     told = await ask(client, CHAT, body(CHAT, "gpt"), **{"x-request-timeout-ms": value})
     assert (told.status, told.json["error"]["param"]) == (400, "x-request-timeout-ms")
+
+
+async def test_every_replica_of_a_hosted_model_asks_the_same_provider_so_one_is_enough(
+    hosted: Hosted, client: aiohttp.ClientSession
+) -> None:
+    (first,) = hosted.registry.snapshot().replicas_of("gpt")
+    await hosted.registry.hears(replace(first, replica_id="gpt-2"))
+    hosted.vendors["gpt"].behave = OVERLOADED
+    told = await ask(client, CHAT, body(CHAT, "gpt"))
+    assert (told.status, told.attempts, len(hosted.vendors["gpt"].calls)) == (503, 1, 1)
+
+
+async def test_a_replica_that_is_gone_is_another_matter(hosted: Hosted, client: aiohttp.ClientSession) -> None:
+    (first,) = hosted.registry.snapshot().replicas_of("gpt")
+    await hosted.registry.hears(replace(first, replica_id="gpt-0", url="http://127.0.0.1:1"))
+    for _ in range(8):
+        assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
 
 
 # Circuit breakers.
