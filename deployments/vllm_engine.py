@@ -44,6 +44,8 @@ _name_the_cpu_build()
 # A fork of a Ray worker, with its threads and open pipes, is no place to start an engine in.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+# An allowed host must not lead to others.
+os.environ.setdefault("VLLM_MEDIA_URL_ALLOW_REDIRECTS", "0")
 
 from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402  (after the platform is named)
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state  # noqa: E402
@@ -59,6 +61,8 @@ from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: E402
 logger = logging.getLogger(__name__)
 
 GIB = 1024**3
+NO_HOST = "no-host.invalid"
+"""A name that nobody can have (RFC 2606)."""
 HEALTH_TIMEOUT_S = 20.0
 """One step of a large batch takes seconds on a CPU; an engine silent for longer has stopped."""
 
@@ -214,6 +218,8 @@ def _arguments(name: str, path: Path, config: EngineConfig) -> Namespace:
         "reasoning_parser": config.reasoning_parser,
         "disable_fastapi_docs": True,
         "enable_prompt_tokens_details": True,
+        # To vLLM an empty list means every host.
+        "allowed_media_domains": list(config.media_hosts) or [NO_HOST],
     }
     if config.kv_cache_gib is not None and not current_platform.is_cpu():
         chosen["kv_cache_memory_bytes"] = int(config.kv_cache_gib * GIB)

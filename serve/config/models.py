@@ -35,6 +35,7 @@ _ENGINE_KEYS_OF_OURS = frozenset(
         "kv_cache_memory_bytes",
         "enable_auto_tool_choice",
         "trust_remote_code",
+        "allowed_media_domains",
     }
     | {
         "distributed_executor_backend",
@@ -123,6 +124,11 @@ class EngineConfig(Section):
     )
     chat_template: Text | None = Field(
         None, description="Path of a Jinja chat template; null: the one that comes with the model."
+    )
+    media_hosts: Annotated[tuple[Text, ...], Field(max_length=100)] = Field(
+        (),
+        description="Hosts that images and other media may be fetched from by URL; empty: none, so that no request can "
+        "make the engine ask addresses of your own network. Data URLs need no host.",
     )
     allow_prompt_logprobs: Bool = Field(
         False,
