@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 REPLICAS_PER_TARGET = 2
 RETRIED = frozenset({429, 500, 502, 503})
 """Statuses of a replica that another replica may not share: full, broken, draining."""
+LEFT_OUT = "left_out_after_failures"
 LAST_WORD_S = 0.5
 """How long the event that ends a broken stream may wait for a client that is slow to read."""
 
@@ -139,8 +140,7 @@ class Relay:
         if self._attempts_left(course) < 1:
             return False
         if not self._state.breakers.admits(target.model):
-            left_out_s = self._state.breakers.left_out_for(target.model)
-            course.failures.append(Failure(target.model, 503, "left_out_after_failures", left_out_s, sent=False))
+            course.failures.append(self._left_out(target))
             return False
         course.tried.clear()
         while len(course.tried) < REPLICAS_PER_TARGET and self._attempts_left(course) > 0:
@@ -169,6 +169,12 @@ class Relay:
             if not self._may_be_the_replicas(target, failed):
                 break
         return False
+
+    def _left_out(self, target: Target) -> Failure:
+        """By its circuit breaker. Who is at a provider's limit hears 429 for as long as the provider asked for."""
+        breakers = self._state.breakers
+        status, code = (429, "rate_limit_exceeded") if breakers.limited(target.model) else (503, LEFT_OUT)
+        return Failure(target.model, status, code, breakers.left_out_for(target.model), sent=False)
 
     def _may_be_the_replicas(self, target: Target, failure: Failure) -> bool:
         """Whether another replica of the same target may not share this failure.

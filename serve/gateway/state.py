@@ -114,7 +114,7 @@ class GatewayState:
         elif failure.code == REFUSED_KEY:
             self.breakers.leave_out(model, policy.open_s)
         elif failure.status == 429 and failure.retry_after_s:
-            self.breakers.leave_out(model, min(failure.retry_after_s, policy.max_open_s))
+            self.breakers.leave_out(model, min(failure.retry_after_s, policy.max_open_s), limited=True)
         elif is_outage(failure):
             self.breakers.failed(model, BreakerPolicy(policy.failures, policy.open_s, policy.max_open_s))
         else:

@@ -28,6 +28,8 @@ class Breaker:
         self._open_until: float | None = None
         self._open_s = 0.0
         self._trying = False
+        self.limited = False
+        """Whether it was left out for a pause that the provider asked for, rather than for failures."""
 
     def state(self, now: float) -> str:
         """`closed`, `open` or `half-open`."""
@@ -48,12 +50,14 @@ class Breaker:
         return max(0.0, (self._open_until or now) - now)
 
     def succeeded(self) -> None:
-        self._failures, self._open_until, self._open_s, self._trying = 0, None, 0.0, False
+        self._failures, self._open_until, self._open_s = 0, None, 0.0
+        self._trying = self.limited = False
 
     def failed(self, now: float, policy: BreakerPolicy) -> None:
         self._failures += 1
         if self._trying or self._failures >= policy.failures:
             self._open_s = min(policy.max_open_s, self._open_s * 2 or policy.open_s)
+            self.limited = False
             self.leave_out(now + self._open_s)
 
     def said_nothing(self) -> None:
@@ -98,8 +102,15 @@ class Breakers:
     def failed(self, model: str, policy: BreakerPolicy) -> None:
         self.of(model).failed(self._clock(), policy)
 
-    def leave_out(self, model: str, seconds: float) -> None:
-        self.of(model).leave_out(self._clock() + seconds)
+    def leave_out(self, model: str, seconds: float, *, limited: bool = False) -> None:
+        breaker = self.of(model)
+        breaker.leave_out(self._clock() + seconds)
+        breaker.limited = limited
+
+    def limited(self, model: str) -> bool:
+        """Whether it is left out for a pause that its provider asked for."""
+        breaker = self._breakers.get(model)
+        return breaker is not None and breaker.limited
 
     def said_nothing(self, model: str) -> None:
         if model in self._breakers:
