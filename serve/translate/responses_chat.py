@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from serve.errors import InvalidRequest
 from serve.schemas import Json
+from serve.translate.fields import inside
 from serve.translate.responses_chat_stream import ResponseStream, as_chunk
 from serve.translate.translator import StreamTranslator, Translator, refuse
 
@@ -120,10 +121,6 @@ class ResponsesToChat(Translator):
         return ResponseStream(request, self._clock, self._new_id)
 
 
-def _join(at: str, name: str) -> str:
-    return f"{at}.{name}" if at else name
-
-
 def _typed(value: Any, kind: str, field: str) -> Any:
     """`value`, if it is one of `_TYPES`."""
     if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "true or false"):
@@ -146,12 +143,12 @@ def _fields(value: Any, at: str, known: Iterable[str]) -> Json:
     given = {name: of for name, of in _typed(value, "an object", at).items() if of is not None}
     for name in given:
         if name not in known:
-            raise refuse(_join(at, name[:64]), f"{_UNAVAILABLE}.")
+            raise refuse(inside(at, name[:64]), f"{_UNAVAILABLE}.")
     return given
 
 
 def _required(given: Json, name: str, at: str) -> Any:
-    field = _join(at, name)
+    field = inside(at, name)
     if name not in given:
         raise InvalidRequest(f"'{field}' is required.", field, "missing_required_parameter")
     return given[name]
@@ -163,7 +160,7 @@ def _text_of(given: Json, name: str, at: str) -> str:
 
 def _optional(given: Json, at: str, kinds: dict[str, str]) -> Json:
     """Those of the fields in `kinds` that are given, each of its kind."""
-    return {name: _typed(given[name], kind, _join(at, name)) for name, kind in kinds.items() if name in given}
+    return {name: _typed(given[name], kind, inside(at, name)) for name, kind in kinds.items() if name in given}
 
 
 def _items(value: Any, at: str) -> list[tuple[str, Any]]:
