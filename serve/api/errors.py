@@ -107,8 +107,9 @@ def _headers(error: SwitchboardError, dialect: Dialect, request_id: str) -> list
     if error.status in _RETRYABLE or error.retry_after_s is not None:
         seconds = max(1, math.ceil(error.retry_after_s or 1))
         headers.append((b"retry-after", str(seconds).encode()))
-    if isinstance(error, EngineFailed):
-        # Both SDKs obey it: a request that broke one engine must not be sent to the next.
+    if isinstance(error, EngineFailed) or error.code == "insufficient_quota":
+        # Both SDKs obey it: a request that broke one engine must not be sent to the next, and credit does not come back
+        # by asking.
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allow).encode()))

@@ -24,7 +24,7 @@ from serve.gateway.exchange import Exchange
 from serve.gateway.state import GatewayState
 from serve.gateway.upstream import Answer, AttemptFailed, Clock, Upstream
 from serve.mlops import metrics
-from serve.routing.fallback import Failure, attempts_left, moves_on, told
+from serve.routing.fallback import NO_CREDIT, Failure, attempts_left, moves_on, told
 from serve.routing.pick import Traffic, pick
 from serve.routing.plan import Plan
 from serve.schemas import ReplicaState, Target
@@ -204,8 +204,9 @@ class Relay:
             model = self._state.settings.model(target.model)
             for failure in course.failures:
                 wait_s = failure.retry_after_s
-                asks = failure.target == target.model and failure.sent and wait_s is not None and wait_s <= bound
-                if asks and wait_s is not None and model is not None and model.is_remote:
+                if failure.target != target.model or not failure.sent or failure.code == NO_CREDIT:
+                    continue
+                if wait_s is not None and wait_s <= bound and model is not None and model.is_remote:
                     return target, wait_s
         return None
 

@@ -15,7 +15,7 @@ from serve.config import LiveSettings, Settings
 from serve.errors import Unavailable
 from serve.mlops import metrics
 from serve.registry import Snapshot, merge
-from serve.routing.fallback import REFUSED_KEY, Failure, is_outage
+from serve.routing.fallback import NO_CREDIT, REFUSED_KEY, Failure, is_outage
 from serve.routing.health import BreakerPolicy, Breakers
 from serve.routing.inflight import InFlight
 from serve.routing.plan import Names
@@ -113,6 +113,8 @@ class GatewayState:
             self.breakers.said_nothing(model)
         elif failure.code == REFUSED_KEY:
             self.breakers.leave_out(model, policy.open_s)
+        elif failure.code == NO_CREDIT:
+            self.breakers.leave_out(model, policy.open_s, limited=True)
         elif failure.status == 429 and failure.retry_after_s:
             self.breakers.leave_out(model, min(failure.retry_after_s, policy.max_open_s), limited=True)
         elif is_outage(failure):

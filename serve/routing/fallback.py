@@ -30,6 +30,8 @@ MOVES_ON = {
 CODES_THAT_MOVE_ON = {"context_length_exceeded": "too long for this model"}
 CONTENT_FILTER = "content_filter"
 REFUSED_KEY = "provider_refused_credentials"
+NO_CREDIT = "insufficient_quota"
+"""A 429 that no pause will mend."""
 
 _ENGINE = 500
 

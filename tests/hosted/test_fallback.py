@@ -73,6 +73,14 @@ async def test_a_short_pause_that_the_provider_asks_for_is_waited_out_when_there
     assert (told.status, told.attempts, len(gpt.calls)) == (200, 2, 2)
 
 
+async def test_credit_does_not_come_back_by_asking(start: StartHosted) -> None:
+    hosted = await start(fallback={"max_wait_s": 2})
+    hosted.vendors["gpt"].behave = vendors.refuses(429, "insufficient_quota", "insufficient_quota")
+    told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt"))
+    assert (told.status, told.attempts, told.json["error"]["code"]) == (429, 1, "insufficient_quota")
+    assert told.headers["x-should-retry"] == "false"
+
+
 async def test_a_long_one_is_the_callers_to_wait(start: StartHosted) -> None:
     hosted = await start(fallback={"max_wait_s": 2})
     hosted.vendors["gpt"].behave = vendors.refuses(503, "server_error", retry_after="30")
