@@ -57,7 +57,7 @@ class HostedApp:
                 raise from_answer(502, body, {})
             if translator is not None:
                 body = json.dumps(translator.response(payload, request), ensure_ascii=False).encode()
-        except (ValueError, Incomplete):
+        except (ValueError, RecursionError, Incomplete):
             raise UpstreamFailed("The provider gave no usable answer.") from None
         await send(_start(b"application/json", (b"content-length", str(len(body)).encode())))
         await send({"type": "http.response.body", "body": body})

@@ -41,9 +41,6 @@ class HostedStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on now."""
-        if self._opening is None and self._translating is None and self._is_plain(chunk):
-            self.ended = self._rules.ends_in(chunk)
-            return chunk
         ready: list[bytes] = []
         try:
             for block in self._splitter.feed(chunk):
@@ -70,16 +67,14 @@ class HostedStream:
         except Incomplete:
             raise UpstreamFailed(_BROKEN) from None
 
-    def _is_plain(self, chunk: bytes) -> bool:
-        """Whether these are whole events, none of which can be an error. A false alarm costs a look, no more."""
-        return self._splitter.empty and chunk.endswith(b"\n\n") and b"error" not in chunk and chunk.startswith(_STARTS)
-
     def _take(self, block: bytes) -> bytes:
+        if self._opening is None and self._translating is None and self._rules.is_plain(block):
+            return block
         event = parse(block)
         if event.data is None:
             return b""
         if event.data == DONE:
-            self.ended = True
+            self.ended = self._rules.done
             return b"" if self._translating else self._release(block)
         payload = _parsed(event.data)
         if (error := error_in(payload)) is not None:
@@ -91,7 +86,7 @@ class HostedStream:
                 out = self._translating.feed(payload)
             except Incomplete:
                 raise UpstreamFailed(_SENSELESS) from None
-        self.ended = self._rules.ends_in(block)
+        self.ended = self._rules.is_end(payload)
         if self._opening is not None and not is_content(self._path, payload):
             self._opening.append(out)
             return b""
@@ -102,13 +97,10 @@ class HostedStream:
         return b"".join([*held, out])
 
 
-_STARTS = (b"data: {", b"event: ")
-
-
 def _parsed(data: bytes) -> Json:
     try:
         payload = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
         raise UpstreamFailed(_SENSELESS)

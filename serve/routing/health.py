@@ -50,15 +50,24 @@ class Breaker:
         return max(0.0, (self._open_until or now) - now)
 
     def succeeded(self) -> None:
+        if self._is_late:
+            return
         self._failures, self._open_until, self._open_s = 0, None, 0.0
         self._trying = self.limited = False
 
     def failed(self, now: float, policy: BreakerPolicy) -> None:
+        if self._is_late:
+            return
         self._failures += 1
         if self._trying or self._failures >= policy.failures:
             self._open_s = min(policy.max_open_s, self._open_s * 2 or policy.open_s)
             self.limited = False
             self.leave_out(now + self._open_s)
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the request that ends now began before the breaker opened: its end is no news."""
+        return self._open_until is not None and not self._trying
 
     def said_nothing(self) -> None:
         """The request ended without telling how the model is: the caller left, or was at fault."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from serve.errors import InvalidRequest, NotFound, SwitchboardError, Unavailable
+from serve.errors import AdapterUnusable, InvalidRequest, NotFound, SwitchboardError, Unavailable
 from serve.registry import Snapshot
 from serve.routing.address import Address, parse, shown, unknown_model
 from serve.routing.fallback import Failure
@@ -97,11 +97,15 @@ def plan(
     refusal: SwitchboardError | None = None
     for choice in dict.fromkeys(choices):
         try:
-            targets.append(_target(choice, names, snapshot, retry_after_s))
-        except Unavailable as error:
+            target = _target(choice, names, snapshot, retry_after_s)
+        except (Unavailable, AdapterUnusable) as error:
+            if isinstance(error, AdapterUnusable) and choice is first:
+                raise
             refusal = refusal or error
             code = error.code or "unavailable"
             skipped.append(Failure(choice.model, error.status, code, error.retry_after_s, sent=False))
+        else:
+            targets += [target] if target not in targets else []
     if refusal is not None and not targets:
         raise refusal
     return Plan(tuple(targets), first.bot, tuple(skipped), first.adapter)
@@ -117,12 +121,14 @@ def _further(
 ) -> list[_Choice]:
     if fallbacks is not None:
         return [_choice(asked, names, session_bot) for asked in fallbacks]
+    if address.adapter is not None:
+        return []
     bot = names.bots.get(first.bot) if first.bot is not None else None
     own = names.fallbacks.get(first.model, ())
-    if bot is not None:
-        models = own if bot.fallback_models is None else bot.fallback_models
-        return [_Choice(model, names.adapter_of(bot, model), bot=first.bot) for model in models]
-    return [] if address.adapter is not None else [_Choice(model) for model in own]
+    if bot is None:
+        return [_Choice(model) for model in own]
+    models = own if bot.fallback_models is None else bot.fallback_models
+    return [_Choice(model, names.adapter_of(bot, model), bot=first.bot) for model in models]
 
 
 def _target(choice: _Choice, names: Names, snapshot: Snapshot, retry_after_s: float) -> Target:

@@ -6,7 +6,6 @@ https://docs.claude.com/en/api/messages-streaming.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,19 +21,32 @@ MESSAGES = "/v1/messages"
 class ProviderStream:
     """The rules of one endpoint's stream."""
 
-    end: re.Pattern[bytes]
-    """Found in the last event of a whole answer and, as quotes and line ends are escaped inside JSON, in no other."""
+    begins: bytes
+    """How its events begin."""
+    done: bool = False
+    """Whether `[DONE]` ends it; else an event of one of the types `ends`."""
+    ends: frozenset[str] = frozenset()
 
-    def ends_in(self, events: bytes) -> bool:
-        return self.end.search(events) is not None
+    def is_plain(self, block: bytes) -> bool:
+        """Whether a whole event may pass unparsed: it can be neither an error nor the end. False alarms cost a look."""
+        return (
+            block.startswith(self.begins)
+            and block.endswith((b"}\n\n", b"}\r\n\r\n"))
+            and b"error" not in block
+            and b"failed" not in block
+            and not any(kind.encode() in block for kind in self.ends)
+        )
+
+    def is_end(self, event: Json) -> bool:
+        return str(event.get("type")) in self.ends
 
 
-_OLDER = ProviderStream(re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]"))
+_OLDER = ProviderStream(b"data: {", done=True)
 STREAMS = {
     CHAT: _OLDER,
     COMPLETIONS: _OLDER,
-    RESPONSES: ProviderStream(re.compile(rb'"type": ?"response\.(?:completed|incomplete)"')),
-    MESSAGES: ProviderStream(re.compile(rb'"type": ?"message_stop"')),
+    RESPONSES: ProviderStream(b"event: ", ends=frozenset({"response.completed", "response.incomplete"})),
+    MESSAGES: ProviderStream(b"event: ", ends=frozenset({"message_stop"})),
 }
 
 
@@ -44,7 +56,8 @@ def is_content(path: str, event: Json) -> bool:
     Text, tool calls, reasoning, refusals and the end count; a role, a ping or the frame around them does not.
     """
     if path == MESSAGES:
-        return event.get("type") in {"content_block_delta", "message_delta", "message_stop"} or _opens_a_tool(event)
+        kind = str(event.get("type"))
+        return kind in {"content_block_delta", "message_delta", "message_stop"} or _opens_a_tool(event)
     if path == RESPONSES:
         kind = str(event.get("type"))
         return kind.endswith((".delta", ".completed", ".incomplete", ".done"))
@@ -68,7 +81,7 @@ def error_in(event: Json) -> Json | None:
 
 def _opens_a_tool(event: Json) -> bool:
     block = event.get("content_block")
-    return isinstance(block, dict) and block.get("type") not in {"text", "thinking", None}
+    return isinstance(block, dict) and str(block.get("type")) not in {"text", "thinking", "None"}
 
 
 def _says_something(choice: Any) -> bool:

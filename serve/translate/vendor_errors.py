@@ -34,7 +34,13 @@ MAX_RETRY_AFTER_S = 3600.0
 _TOO_LONG = re.compile(
     r"context[ _](length|window)|maximum context|prompt is too long|input is too long|too many tokens", re.IGNORECASE
 )
-_SECRETS = re.compile(r"\b(?:sk|pk|gsk|hf|key|Bearer)[-_ ][A-Za-z0-9*_.-]{4,}|https?://\S+")
+_NO_CREDIT = re.compile(r"credit balance|exceeded your current quota", re.IGNORECASE)
+_SECRETS = re.compile(
+    r"(?<![a-z0-9])(?:(?:sk|pk|rk|gsk|hf|key)[-_][a-z0-9*_.-]{4,}|bearer\s+\S+|[a-z0-9_-]{32,})|https?://\S+",
+    re.IGNORECASE,
+)
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 
 
 def from_answer(status: int, body: bytes, headers: Mapping[str, str]) -> SwitchboardError:
@@ -74,6 +80,8 @@ _STATUS_OF_TYPE = {
     "insufficient_quota": 429,
     "timeout_error": 504,
     "overloaded_error": 529,
+    CONTEXT_LENGTH: 400,
+    CONTENT_FILTER: 400,
 }
 
 
@@ -82,10 +90,11 @@ def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardErro
     if status in {401, 403} and code != CONTENT_FILTER:
         # Our key's troubles are not the caller's, and the text quotes pieces of the key.
         return UpstreamFailed("The provider refused our credentials.", code=REFUSED_KEY)
-    if status == 429:
-        quota = NO_CREDIT if NO_CREDIT in (code, kind) or "credit" in code else None
+    if status == 429 or (status == 400 and _NO_CREDIT.search(text)):
+        poor = NO_CREDIT in (code, kind) or "credit" in code or _NO_CREDIT.search(text)
+        quota = NO_CREDIT if poor else None
         return TooManyRequests("The provider is at its limit of requests.", code=quota, retry_after_s=wait_s)
-    if status in {400, 413, 422}:
+    if status in {400, 413, 422} or code == CONTENT_FILTER:
         return _of_the_caller(status, code, text, details.get("param"))
     if status in {408, 504}:
         return DeadlineExceeded("The provider did not answer in time.")
@@ -100,26 +109,27 @@ def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardErro
 
 def _of_the_caller(status: int, code: str, text: str, param: Any) -> SwitchboardError:
     message = scrubbed(text) or "The provider refused the request."
-    field = str(param)[:100] if isinstance(param, str) else None
+    field = param if isinstance(param, str) and _FIELD.fullmatch(param) and not _SECRETS.search(param) else None
     if code == CONTEXT_LENGTH or _TOO_LONG.search(text):
         return InvalidRequest(message, field, CONTEXT_LENGTH)
     if code in {CONTENT_FILTER, "content_policy_violation"}:
         return InvalidRequest(message, field, CONTENT_FILTER)
     if status == 413:
         return BodyTooLarge(message, field)
-    return InvalidRequest(message, field, code[:100] or None)
+    return InvalidRequest(message, field, code if _CODE.fullmatch(code) and not _SECRETS.search(code) else None)
 
 
 def scrubbed(text: str) -> str:
     """A vendor's message as a caller may see it: one line, bounded, without keys and addresses."""
-    plain = _SECRETS.sub("…", " ".join(text.split()))
+    whole = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    plain = _SECRETS.sub("…", " ".join(whole.split()))
     return plain if len(plain) <= MAX_MESSAGE_CHARS else plain[: MAX_MESSAGE_CHARS - 1] + "…"
 
 
 def _parsed(body: bytes) -> Json:
     try:
         payload = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return payload if isinstance(payload, dict) else {}
 

@@ -26,8 +26,8 @@ from tests.fakes.vendors import Vendor
 SECRET = "the-cluster-s-own-secret"
 MANAGERS: dict[str, type[HostedManager]] = {"openai": OpenAIManager, "anthropic": AnthropicManager}
 CANARY = "sk-canary-{}-of-the-operator"
-STALL_S = 0.3
-"""Time that a model has for its first byte, and between two pieces."""
+STALL_S = PATIENCE_S
+"""Time that a model has for its first byte, and between two pieces, where a test does not say otherwise."""
 
 
 @dataclass

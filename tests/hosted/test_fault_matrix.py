@@ -9,9 +9,9 @@ import pytest
 
 from tests.fakes import replica as fake
 from tests.fakes import vendors
-from tests.fakes.http_server import Behaviour
+from tests.fakes.http_server import PATIENCE_S, Behaviour
 from tests.hosted.asking import CHAT, MESSAGES, PATHS, ask, body
-from tests.hosted.conftest import Hosted
+from tests.hosted.conftest import Hosted, StartHosted
 
 HTML = ("content-type", "text/html")
 
@@ -24,10 +24,12 @@ class Fault:
     status: int
     streams: bool | None = None
     """Whether it is one of streams, of whole answers, or of both (None)."""
+    stall_s: float = PATIENCE_S
+    """How long the model may keep silent: short where the fault is that it does."""
 
 
 FAULTS = {
-    "hangs": Fault(fake.hangs, 504),
+    "hangs": Fault(fake.hangs, 504, stall_s=0.2),
     "reset": Fault(fake.resets, 502),
     "cut-head": Fault(fake.cut_at(20), 502),
     "cut-body": Fault(fake.cut_at(100), 502, streams=False),
@@ -54,10 +56,10 @@ FAULTS = {
     "error-event-first": Fault(vendors.reports_error_after(0), 503, streams=True),
     "ends-before-content": Fault(vendors.breaks_after(0, reset=False), 502, streams=True),
     "reset-before-content": Fault(vendors.breaks_after(0, reset=True), 502, streams=True),
-    "stalls-before-content": Fault(vendors.stalls_after(0), 504, streams=True),
+    "stalls-before-content": Fault(vendors.stalls_after(0), 504, streams=True, stall_s=0.2),
     "ends-after-content": Fault(vendors.breaks_after(1, reset=False), 200, streams=True),
     "reset-after-content": Fault(vendors.breaks_after(2, reset=True), 200, streams=True),
-    "stalls-after-content": Fault(vendors.stalls_after(1), 200, streams=True),
+    "stalls-after-content": Fault(vendors.stalls_after(1), 200, streams=True, stall_s=2),
     "error-event-after-content": Fault(vendors.reports_error_after(1), 200, streams=True),
     "senseless-event-after-content": Fault(vendors.then(1, b"data: {not json\n\n"), 200, streams=True),
 }
@@ -77,9 +79,9 @@ def assert_clean(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(("fault", "path", "stream", "model"), CASES)
-async def test_alone(
-    hosted: Hosted, client: aiohttp.ClientSession, fault: Fault, path: str, stream: bool, model: str
-) -> None:
+async def test_alone(start: StartHosted, fault: Fault, path: str, stream: bool, model: str) -> None:
+    hosted = await start(stall_s=fault.stall_s)
+    client = await hosted.client()
     hosted.vendors[model].behave = fault.behave
     told = await ask(client, path, body(path, model, stream=stream))
     assert told.status == fault.status, told.raw
@@ -99,9 +101,9 @@ async def test_alone(
 
 
 @pytest.mark.parametrize(("fault", "path", "stream", "model"), CASES)
-async def test_with_a_fallback(
-    hosted: Hosted, client: aiohttp.ClientSession, fault: Fault, path: str, stream: bool, model: str
-) -> None:
+async def test_with_a_fallback(start: StartHosted, fault: Fault, path: str, stream: bool, model: str) -> None:
+    hosted = await start(stall_s=fault.stall_s)
+    client = await hosted.client()
     hosted.vendors[model].behave = fault.behave
     told = await ask(client, path, body(path, f"{model}-safe", stream=stream))
     assert told.status == 200, told.raw
