@@ -36,8 +36,9 @@ format: install ## put the sources into shape
 type: install ## strict types
 	$(PYTHON) -m mypy $(SOURCES)
 
-bench: demo ## Switchboard beside a bare vLLM server
+bench: demo ## Switchboard beside a bare vLLM server, then beside other gateways
 	$(PYTHON) -m bench.local_model
+	$(PYTHON) -m bench.hosted
 
 # uv must be on the PATH. For the CPU lock it takes torch from PyTorch's own index, or from the folder that
 # UV_FIND_LINKS names; the GPU lock must not see that folder.

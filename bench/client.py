@@ -1,4 +1,4 @@
-"""A lean client of streamed chat completions: HTTP/1.1, one request at a time on a kept connection.
+"""A lean client of chat completions: HTTP/1.1, one request at a time on a kept connection.
 
 It runs on the cores that it measures, so it does little: httptools parses HTTP in C, an event is judged by a few
 searches in its bytes, and all that one read brings shares one look at the clock.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import httptools
 from typing_extensions import override
@@ -20,6 +23,9 @@ from serve.schemas import Json
 TIMEOUT_S = 120.0
 """For one answer, from its request to its end."""
 HOST = "127.0.0.1"
+PATH = "/v1/chat/completions"
+NO_END = "the stream ended without [DONE]"
+_CONTENT = re.compile(rb'"content"\s*:\s*"([^"\\]*)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,19 @@ class Answer:
     ended: float
     tokens: int
     fault: str = ""
+
+
+class Body(Protocol):
+    """Reads and judges the body of a good answer."""
+
+    tokens: int
+
+    def feed(self, chunk: bytes) -> int:
+        """Take a piece. Returns how many events with a token it completed."""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with all that came; empty if nothing is."""
 
 
 class ChatEvents:
@@ -54,6 +73,10 @@ class ChatEvents:
         *events, self._held = (self._held + chunk).split(b"\n\n")
         return sum([self._has_token(event) for event in events])
 
+    @property
+    def fault(self) -> str:
+        return self.error or ("" if self.done else NO_END)
+
     def _has_token(self, event: bytes) -> bool:
         # Inside a JSON string the quotes would be escaped, so the searches find keys only. A token may have no text of
         # its own (half a character, a special token); the first event, which has a role, comes before any token.
@@ -68,11 +91,41 @@ class ChatEvents:
         return False
 
 
-class Connection(asyncio.Protocol):
-    """One connection to a server on this machine; opened, and opened anew after a fault, by `ask`."""
+class KnownText:
+    """Reads an answer whose text is known, streamed or whole, however a gateway has written its JSON anew.
 
-    def __init__(self, port: int) -> None:
+    `text` needs no escapes in JSON. The pieces of a stream are put together, so it may be cut anywhere.
+    """
+
+    tokens = 0
+
+    def __init__(self, text: str, *, streamed: bool) -> None:
+        self._text = text.encode()
+        self._streamed = streamed
+        self._pieces: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> int:
+        self._pieces.append(chunk)
+        return 0
+
+    @property
+    def fault(self) -> str:
+        body = b"".join(self._pieces)
+        if self._streamed and b"data: [DONE]" not in body:
+            return NO_END
+        text = b"".join(_CONTENT.findall(body))
+        return "" if text == self._text else f"another text: {text[:80].decode('utf-8', 'replace')!r}"
+
+
+class Connection(asyncio.Protocol):
+    """One connection to a server on this machine; opened, and opened anew after a fault, by `ask`.
+
+    `body` makes the reader of each answer.
+    """
+
+    def __init__(self, port: int, body: Callable[[], Body] = ChatEvents) -> None:
         self._port = port
+        self._body = body
         self._transport: asyncio.Transport | None = None
         self._reading: _Reading | None = None
 
@@ -83,7 +136,7 @@ class Connection(asyncio.Protocol):
             async with asyncio.timeout(TIMEOUT_S):
                 transport = self._transport or await self._open()
                 # Set before anything can arrive: one request is under way at a time.
-                reading = self._reading = _Reading()
+                reading = self._reading = _Reading(self._body())
                 transport.write(request)
                 await reading.finished
         except TimeoutError:
@@ -125,14 +178,14 @@ class Connection(asyncio.Protocol):
 class _Reading:
     """What has come of one answer. Its `on_…` methods are httptools' callbacks."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: Body) -> None:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.keeps_alive = False
         self._parser = httptools.HttpResponseParser(self)
-        self._events = ChatEvents()
+        self._body = body
         self._arrivals: list[float] = []
         self._now = 0.0
-        self._body = b""
+        self._refusal = b""
         self._fault = ""
 
     def feed(self, data: bytes) -> None:
@@ -144,19 +197,17 @@ class _Reading:
 
     def on_body(self, body: bytes) -> None:
         if self._parser.get_status_code() == 200:
-            self._arrivals += [self._now] * self._events.feed(body)
+            self._arrivals += [self._now] * self._body.feed(body)
         else:
-            self._body += body
+            self._refusal += body
 
     def on_message_complete(self) -> None:
         self.keeps_alive = self._parser.should_keep_alive()
         status = self._parser.get_status_code()
         if status != 200:
-            self._fault = f"status {status}: {self._body[:200].decode('utf-8', 'replace')}"
-        elif self._events.error:
-            self._fault = self._events.error
-        elif not self._events.done:
-            self._fault = "the stream ended without [DONE]"
+            self._fault = f"status {status}: {self._refusal[:200].decode('utf-8', 'replace')}"
+        else:
+            self._fault = self._body.fault
         self._finish()
 
     def break_off(self, fault: str) -> None:
@@ -166,7 +217,7 @@ class _Reading:
             self._finish()
 
     def answer(self, sent: float) -> Answer:
-        return Answer(sent, tuple(self._arrivals), self._now, self._events.tokens, self._fault)
+        return Answer(sent, tuple(self._arrivals), self._now, self._body.tokens, self._fault)
 
     def _finish(self) -> None:
         # A waiter that has run out of time has cancelled the future.
@@ -187,8 +238,9 @@ def chat(model: str, text: str, tokens: int) -> Json:
     }
 
 
-def post(path: str, body: Json) -> bytes:
+def post(path: str, body: Json, headers: Mapping[str, str] | None = None) -> bytes:
     """The bytes of an HTTP request with a JSON body."""
     payload = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\ncontent-length: {len(payload)}"
-    return head.encode() + b"\r\n\r\n" + payload
+    fields = {"host": HOST, "content-type": "application/json", "content-length": len(payload), **(headers or {})}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload

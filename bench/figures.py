@@ -75,7 +75,7 @@ class Compared:
 def figures(answers: Sequence[Answer], tokens: int) -> Figures:
     """Of one round whose requests each asked for `tokens` tokens."""
     good = [answer for answer in answers if not fault_of(answer, tokens)]
-    seconds = max(answer.ended for answer in answers) - min(answer.sent for answer in answers)
+    seconds = lasted(answers)
     ttft = [(answer.arrivals[0] - answer.sent) * 1000 for answer in good]
     gaps = [(later - earlier) * 1000 for answer in good for earlier, later in pairwise(answer.arrivals)]
     return Figures(
@@ -91,6 +91,11 @@ def figures(answers: Sequence[Answer], tokens: int) -> Figures:
     )
 
 
+def lasted(answers: Sequence[Answer]) -> float:
+    """Seconds from the first request to the last answer's end."""
+    return max(answer.ended for answer in answers) - min(answer.sent for answer in answers)
+
+
 def fault_of(answer: Answer, tokens: int) -> str:
     """Why an answer does not count; empty if it does."""
     if answer.fault:
@@ -102,7 +107,12 @@ def fault_of(answer: Answer, tokens: int) -> str:
 
 def faults(answers: Iterable[Answer], tokens: int) -> dict[str, int]:
     """Each kind of fault and how often it happened."""
-    return dict(Counter(fault for answer in answers if (fault := fault_of(answer, tokens))))
+    return tally(fault_of(answer, tokens) for answer in answers)
+
+
+def tally(found: Iterable[str]) -> dict[str, int]:
+    """How often each was found; what is empty is no fault."""
+    return dict(Counter(filter(None, found)))
 
 
 def quantile(values: Iterable[float], share: float) -> float:
@@ -155,8 +165,13 @@ def spread(values: Iterable[float]) -> Spread:
 def cpu_ms_per_request(rounds: Sequence[Round], streams: int, server: str) -> dict[str, float]:
     """What one request cost each group of processes, in CPU milliseconds: medians over the rounds."""
     turns = [one for one in rounds if one.streams == streams and one.server == server]
-    groups = dict.fromkeys(group for one in turns for group in one.cpu_s)
+    return shared_out([(one.cpu_s, one.figures.requests) for one in turns])
+
+
+def shared_out(turns: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, float]:
+    """Of turns with each group's CPU seconds and a number of requests: milliseconds per request, medians over turns."""
+    groups = dict.fromkeys(group for cpu_s, _ in turns for group in cpu_s)
     return {
-        group: statistics.median(one.cpu_s.get(group, 0.0) * 1000 / one.figures.requests for one in turns)
+        group: statistics.median(cpu_s.get(group, 0.0) * 1000 / requests for cpu_s, requests in turns)
         for group in groups
     }

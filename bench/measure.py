@@ -1,16 +1,15 @@
-"""Rounds of load, both servers in turn."""
+"""Rounds of load, the servers in turn."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.client import Answer, Connection, chat, post
+from bench.client import PATH, Answer, Body, ChatEvents, Connection, chat, post
 from bench.cpu import CpuTime, Groups
 from bench.figures import BARE, SWITCHBOARD, Round, faults, figures
-
-PATH = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,10 @@ class Plan:
         return max(self.fewest_requests, streams * self.requests_per_stream)
 
 
-def order(number: int) -> tuple[str, str]:
-    """Who is first in a round (1, 2, …): in turn, so that a slow drift of the machine falls on both (ABBA)."""
-    return (BARE, SWITCHBOARD) if number % 2 else (SWITCHBOARD, BARE)
+def order(names: Sequence[str], number: int) -> list[str]:
+    """Who follows whom in a round (1, 2, …). Each is first in turn: a slow drift of the machine falls on all."""
+    first = (number - 1) % len(names)
+    return [*names[first:], *names[:first]]
 
 
 async def measure(
@@ -44,16 +44,25 @@ async def measure(
     cpu = CpuTime(groups)
     rounds: list[Round] = []
     for streams in plan.streams:
-        connections = {name: [Connection(port) for _ in range(streams)] for name, port in ports.items()}
-        try:
+        with opened(ports, streams) as connections:
             for number in range(1, plan.rounds + 1):
-                for name in order(number):
+                for name in order((BARE, SWITCHBOARD), number):
                     rounds.append(await _turn(plan, streams, number, name, connections[name], cpu))
                     say(rounds[-1])
-        finally:
-            for connection in (one for group in connections.values() for one in group):
-                connection.close()
     return rounds
+
+
+@contextmanager
+def opened(
+    ports: Mapping[str, int], count: int, body: Callable[[], Body] = ChatEvents
+) -> Iterator[dict[str, list[Connection]]]:
+    """`count` connections to each server, closed at the end."""
+    connections = {name: [Connection(port, body) for _ in range(count)] for name, port in ports.items()}
+    try:
+        yield connections
+    finally:
+        for connection in (one for group in connections.values() for one in group):
+            connection.close()
 
 
 async def _turn(
@@ -74,7 +83,7 @@ def _requests(plan: Plan, topic: str, number: int) -> list[bytes]:
     return [post(PATH, chat(plan.model, f"{topic}, question {n}: when are you open?", plan.tokens)) for n in numbers]
 
 
-async def load(connections: Sequence[Connection], requests: Sequence[bytes]) -> list[Answer]:
+async def load(connections: Sequence[Connection], requests: Iterable[bytes]) -> list[Answer]:
     """Ask everything, on each connection one request after the other. Answers are in the order of their ends."""
     waiting = iter(requests)
     answers: list[Answer] = []

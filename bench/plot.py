@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -31,16 +31,24 @@ def draw(rounds: Sequence[Round], path: Path) -> None:
 
 def _bars(axes: Axes, rounds: Sequence[Round], metric: str, title: str) -> None:
     numbers = _streams(rounds)
-    for place, streams in enumerate(numbers):
-        pairs = pairs_at(rounds, streams)
-        for side, name in enumerate((BARE, SWITCHBOARD)):
-            values = [getattr(pair[side].figures, metric) for pair in pairs]
-            x = place + (side - 0.5) * WIDTH
-            axes.bar(x, spread(values).median, WIDTH, color=COLOURS[name], label=name if place == 0 else None)
-            axes.plot([x] * len(values), values, ".", color="black", markersize=4)
+    values = {
+        name: [[getattr(pair[side].figures, metric) for pair in pairs_at(rounds, streams)] for streams in numbers]
+        for side, name in enumerate((BARE, SWITCHBOARD))
+    }
+    side_by_side(axes, values, COLOURS)
     axes.set_title(title)
     _name_streams(axes, numbers)
     axes.legend()
+
+
+def side_by_side(axes: Axes, values: Mapping[str, Sequence[Sequence[float]]], colours: Mapping[str, str]) -> None:
+    """Of each name a bar at every place (its values' median), and a dot for each value."""
+    width = 2 * WIDTH / len(values)
+    for side, (name, at_places) in enumerate(values.items()):
+        for place, found in enumerate(at_places):
+            x = place + (side - (len(values) - 1) / 2) * width
+            axes.bar(x, spread(found).median, width, color=colours[name], label=name if place == 0 else None)
+            axes.plot([x] * len(found), found, ".", color="black", markersize=4)
 
 
 def _cpu(axes: Axes, rounds: Sequence[Round]) -> None:

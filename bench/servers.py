@@ -1,4 +1,4 @@
-"""The two servers of the local-model benchmark: a bare vLLM API server, and Switchboard in front of the same engine."""
+"""Servers that a benchmark starts and stops: Switchboard, and a bare vLLM API server with the same engine."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 MODEL = "demo"
 """What both servers call the model."""
 ROUTERS = 2
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals that end a benchmark."""
 START_S = 900.0
 STOP_S = 120.0
 POLL_S = 0.5
@@ -91,14 +93,14 @@ class Server:
         self._group_of = group_of
         self._noted: dict[int, psutil.Process] = {}
 
-    def wait_until(self, path: str, say: Callable[[str], None]) -> None:
+    def wait_until(self, path: str, say: Callable[[str], None], patience_s: float = START_S) -> None:
         """Return once `path` answers 200. Raises `StartFailed`."""
         began = time.monotonic()
         next_report = began + REPORT_S
         while not self._answers(path):
             now = time.monotonic()
-            if self._process.poll() is not None or now - began > START_S:
-                raise StartFailed(f"{self.name} did not start; the end of its log:\n{_tail(self._log)}")
+            if self._process.poll() is not None or now - began > patience_s:
+                raise StartFailed(f"{self.name} did not start; the end of its log:\n{tail(self._log)}")
             if now >= next_report:
                 say(f"waiting for {self.name} ({now - began:.0f} s)")
                 next_report = now + REPORT_S
@@ -147,16 +149,16 @@ def bare_vllm(model: Path, engine: Engine, logs: Path) -> Iterator[Server]:
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", HOST, "--port", str(port)]
     command += ["--model", str(model), "--served-model-name", MODEL, *engine.flags()]
-    with _running("bare vLLM", command, engine.environment(), port, logs / "bare.log", bare_group) as server:
+    with running("bare vLLM", command, engine.environment(), port, logs / "bare.log", bare_group) as server:
         yield server
 
 
 @contextlib.contextmanager
-def switchboard(model: Path, engine: Engine, logs: Path, folder: Path) -> Iterator[Server]:
-    """Switchboard as `make serve` starts it, one replica behind two routers. Keeps its files in `folder`."""
+def switchboard(model: Json, logs: Path, folder: Path) -> Iterator[Server]:
+    """Switchboard as `make serve` starts it, the model behind two routers. Keeps its files in `folder`."""
     port, stats, metrics = free_ports(3)
     path = folder / "serve_config.yaml"
-    path.write_text(yaml.safe_dump(config(model, engine, port, folder / "state.db")))
+    path.write_text(yaml.safe_dump(config(model, port, folder / "state.db")))
     environment = {
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics),
@@ -164,12 +166,12 @@ def switchboard(model: Path, engine: Engine, logs: Path, folder: Path) -> Iterat
         "RAY_ADDRESS": "local",
     }
     command = [sys.executable, "-m", "serve.launch", str(path)]
-    with _running("Switchboard", command, environment, port, logs / "switchboard.log", switchboard_group) as server:
+    with running("Switchboard", command, environment, port, logs / "switchboard.log", switchboard_group) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(
+def running(
     name: str,
     command: Sequence[str],
     environment: Mapping[str, str],
@@ -177,8 +179,9 @@ def _running(
     log: Path,
     group_of: Callable[[str], str],
 ) -> Iterator[Server]:
+    """Yields while it is still starting; stops it at the end, and lets no signal disturb that or what follows."""
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches the benchmark alone, which then stops both servers in good order.
+        # A session of its own: Ctrl-C reaches the benchmark alone, which then stops every server in good order.
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -192,24 +195,33 @@ def _running(
     try:
         yield server
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in ENDING:
             signal.signal(signum, signal.SIG_IGN)
         server.stop()
 
 
-def config(model: Path, engine: Engine, port: int, store: Path) -> Json:
+def hear_signals() -> None:
+    """Each of `ENDING` as Ctrl-C, also where a shell started this process in the background, deaf to Ctrl-C."""
+    for signum in ENDING:
+        signal.signal(signum, signal.default_int_handler)
+
+
+def local_model(model: Path, engine: Engine) -> Json:
+    """The entry of `models` for one that runs here."""
+    return {
+        "name": MODEL,
+        "provider": "local",
+        "model_id": str(model),
+        "engine": asdict(engine),
+        "resources": {"num_cpus": 0.5} if on_cpu() else {"num_cpus": 0.5, "num_gpus": 0.5},
+        "limits": {"max_in_flight": MAX_IN_FLIGHT},
+    }
+
+
+def config(model: Json, port: int, store: Path) -> Json:
     """What `serve_config.yaml` holds: one replica of the model, two routers, `store` for the sessions."""
     args = {
-        "models": [
-            {
-                "name": MODEL,
-                "provider": "local",
-                "model_id": str(model),
-                "engine": asdict(engine),
-                "resources": {"num_cpus": 0.5} if on_cpu() else {"num_cpus": 0.5, "num_gpus": 0.5},
-                "limits": {"max_in_flight": MAX_IN_FLIGHT},
-            }
-        ],
+        "models": [model],
         "limits": {"max_in_flight": MAX_IN_FLIGHT},
         "sessions": {"store": f"sqlite:///{store}"},
         "router": {"replicas": ROUTERS, "num_cpus": 0.2},
@@ -228,7 +240,7 @@ def switchboard_group(command: str) -> str:
     if command.startswith("VLLM::"):
         return "switchboard: engine"
     if command.startswith("ray::ServeReplica:"):
-        for name, group in (("Router", "routers"), ("LocalManager", "manager")):
+        for name, group in (("Router", "routers"), ("Manager-", "manager")):
             if name in command:
                 return f"switchboard: {group}"
     if "haproxy" in command.partition(" ")[0]:
@@ -252,5 +264,6 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def _tail(log: Path, lines: int = 30) -> str:
+def tail(log: Path, lines: int = 30) -> str:
+    """The log's last lines."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.servers import Engine, bare_group, config, free_ports, on_cpu, switchboard_group
+from bench.servers import Engine, bare_group, config, free_ports, local_model, on_cpu, switchboard_group
 from serve.config import load_file
 from tests.serve.config.local import local
 
@@ -13,7 +13,7 @@ from tests.serve.config.local import local
 def test_both_servers_are_told_the_same_of_the_engine(tmp_path: Path) -> None:
     engine = Engine(kv_cache_gib=2, max_loras=3, max_lora_rank=16)
     path = tmp_path / "serve_config.yaml"
-    path.write_text(yaml.safe_dump(config(tmp_path, engine, 8123, tmp_path / "state.db")))
+    path.write_text(yaml.safe_dump(config(local_model(tmp_path, engine), 8123, tmp_path / "state.db")))
     settings, binding = load_file(path, check_paths=False)
     told = local(settings).engine
     flags = engine.flags()
@@ -36,6 +36,7 @@ def test_both_servers_are_told_the_same_of_the_engine(tmp_path: Path) -> None:
         ("VLLM::EngineCore", "switchboard: engine"),
         ("ray::ServeReplica:switchboard:Router", "switchboard: routers"),
         ("ray::ServeReplica:switchboard:LocalManager-demo", "switchboard: manager"),
+        ("ray::ServeReplica:switchboard:OpenAIManager-gpt", "switchboard: manager"),
         ("ray::ServeReplica:switchboard:Registry", "switchboard: Ray and registry"),
         ("/somewhere/bin/haproxy -db -f haproxy.cfg", "switchboard: HAProxy"),
         ("ray::HAProxyManager", "switchboard: Ray and registry"),
