@@ -65,7 +65,8 @@ class _Course:
     failures: list[Failure]
     attempts: int = 0
     tried: list[str] = field(default_factory=list)
-    """Replicas."""
+    """Replicas of the target at hand."""
+    asked: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def with_failure(self, failure: Failure) -> _Course:
         return replace(self, failures=[*self.failures, failure])
@@ -74,17 +75,18 @@ class _Course:
         """Count an attempt, and have the client told of it should it succeed."""
         self.attempts += 1
         self.tried.append(replica.replica_id)
-        self.exchange.served_by = [
+        self.asked = [
             (b"x-switchboard-served-by", f"{target.model}; replica={replica.replica_id}".encode()),
             (b"x-switchboard-adapter", self._adapter(target).encode()),
-            *self.told(),
         ]
+        self.tell()
 
-    def told(self) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-switchboard-attempts", str(self.attempts).encode())]
+    def tell(self) -> None:
+        """Have the answer's headers say what has become of it so far: who was asked last, how many, and why."""
+        headers = [*self.asked, (b"x-switchboard-attempts", str(self.attempts).encode())]
         if reasons := ", ".join(failure.reason for failure in self.failures):
             headers.append((b"x-switchboard-fallback-reason", reasons.encode("latin-1", "replace")))
-        return headers
+        self.exchange.served_by = headers
 
     def _adapter(self, target: Target) -> str:
         if target.adapter is not None:
@@ -132,7 +134,7 @@ class Relay:
             course.tried.clear()
             if await self._try(course, target, ()):
                 return
-        course.exchange.served_by = course.told()
+        course.tell()
         raise told(course.failures)
 
     async def _try(self, course: _Course, target: Target, later: Sequence[Target]) -> bool:
@@ -164,7 +166,7 @@ class Relay:
                 return True
             course.failures.append(failed)
             if not self._moves_on(failed):
-                course.exchange.served_by = course.told()
+                course.tell()
                 raise told(course.failures)
             if not self._may_be_the_replicas(target, failed):
                 break

@@ -34,6 +34,8 @@ NO_CREDIT = "insufficient_quota"
 """A 429 that no pause will mend."""
 
 _ENGINE = 500
+_OURS = frozenset({"unreachable", "timeout", "malformed", "empty", "too_large"})
+"""Codes for headers and logs. The caller's error has the one of its class instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def told(failures: Sequence[Failure]) -> SwitchboardError:
     A pause that it asks for is the shortest of all.
     """
     first = failures[0]
-    code = None if first.code.startswith("status_") else first.code
+    code = None if first.code in _OURS or first.code.startswith("status_") else first.code
     waits = [failure.retry_after_s for failure in failures if failure.retry_after_s is not None]
     wait = min(waits, default=None)
     suffix = f" Tried: {', '.join(failure.reason for failure in failures)}." if len(failures) > 1 else ""

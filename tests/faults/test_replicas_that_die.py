@@ -31,13 +31,16 @@ async def test_killed_under_load(client: Client, switchboard: Switchboard, what:
     ids = await whole(client, switchboard)
     await idle(client)
     enough = asyncio.Event()
+    children = {replica: with_children(process) for replica, process in ids.items()}
     async with AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(client.stream(CHAT, long_body())) for _ in range(STREAMS)]
+        # All at once, and nothing slow before the kill: none of them may have come to its end by then.
+        opening = (stack.enter_async_context(client.stream(CHAT, long_body())) for _ in range(STREAMS))
+        streams = await asyncio.gather(*opening)
         for stream in streams:
             assert await stream.event()
         victim = streams[0].replica
         assert {stream.replica for stream in streams} == ids.keys()
-        processes = with_children(ids[victim])
+        processes = children[victim]
         asking = [asyncio.create_task(_keep_asking(client, enough)) for _ in range(AT_ONCE)]
 
         (ids[victim] if what == "replica" else engine(ids[victim])).kill()
