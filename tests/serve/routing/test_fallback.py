@@ -118,7 +118,7 @@ def test_attempts_come_to_an_end(failures: list[Failure], most: int) -> None:
         (failure(429, "insufficient_quota"), TooManyRequests, "insufficient_quota"),
         (failure(503, "left_out_after_failures"), Unavailable, "left_out_after_failures"),
         (failure(529, "provider_overloaded"), Unavailable, "provider_overloaded"),
-        (failure(408, "deadline_exceeded"), DeadlineExceeded, "timeout"),
+        (failure(408, "timeout"), DeadlineExceeded, "deadline_exceeded"),
         (failure(504, "deadline_exceeded"), DeadlineExceeded, "deadline_exceeded"),
         (failure(500, "engine_error"), EngineFailed, "engine_error"),
         (failure(400, "context_length_exceeded"), InvalidRequest, "context_length_exceeded"),
