@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 SERVE = "ray.serve"
 
@@ -15,3 +16,11 @@ def to_serve() -> None:
         logger.setLevel(logging.INFO)
         logger.handlers = list(handlers)
         logger.propagate = False
+
+
+def to_operator(line: str) -> None:
+    """A line for whoever runs `serve run`: Ray carries it there, and the launcher repeats it.
+
+    Straight to the file descriptor: in a replica Serve has put its own log in the place of `print` and `sys.stderr`.
+    """
+    os.write(2, f"{line}\n".encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from typing import Any
 
 import ray
@@ -21,7 +20,7 @@ from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
 from deployments.huggingface_manager import HuggingFaceManager
 from deployments.local_manager import LocalManager
-from deployments.logs import to_serve
+from deployments.logs import to_operator, to_serve
 from deployments.manager_app import ManagerApp
 from deployments.openai_manager import OpenAIManager
 from deployments.process_guard import ProcessGuard
@@ -79,10 +78,9 @@ class ServedManager(BaseLLMManager):
             async with asyncio.timeout(bound):
                 await self.start()
         except Exception as error:
-            # Serve will try again, and logs why where few would look. Ray carries this line to whoever runs
-            # `serve run`, and the launcher repeats it. Serve has put its own log in the place of `sys.stderr`.
+            # Serve will try again, and logs why where few would look.
             why = f"not ready within load_s ({bound:g} s)" if isinstance(error, TimeoutError) else first_line(error)
-            print(f"{NOT_STARTED} {', '.join(self.models)}: {why}", file=sys.__stderr__, flush=True)
+            to_operator(f"{NOT_STARTED} {', '.join(self.models)}: {why}")
             raise
 
     async def wake(self) -> None:
@@ -159,7 +157,7 @@ class ServedHuggingFaceManager(ServedManager, HuggingFaceManager):
 
     @override
     def say(self, line: str) -> None:
-        print(f"{PROGRESS} {line}", file=sys.__stderr__, flush=True)
+        to_operator(f"{PROGRESS} {line}")
 
 
 class ServedOpenAIManager(ServedManager, OpenAIManager):
