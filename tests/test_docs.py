@@ -21,7 +21,7 @@ from tests.documentation import PAGES, ROOT, name, prose, snippets
 OURS = ("serve", "deployments", "adapters", "cluster", "tests", "bench", "docs")
 
 # What runs leave behind.
-MADE = "bench/out/"
+MADE = ("bench/out/", "bench/.venvs")
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"`([^`\n]+)`")
