@@ -9,7 +9,7 @@ from deployments.hosted_stream import HostedStream
 from deployments.provider import Answer, Provider
 from serve.api.endpoints import resolve
 from serve.api.errors import stream_error
-from serve.api.http import Headers, Message, Receive, Scope, Send, until_disconnect
+from serve.api.http import MODEL_HEADERS, Headers, Message, Receive, Scope, Send, until_disconnect
 from serve.errors import InvalidRequest, SwitchboardError, UpstreamFailed
 from serve.schemas import Json
 from serve.translate.provider_events import STREAMS
@@ -18,8 +18,6 @@ from serve.translate.vendor_errors import from_answer
 from serve.translate.vllm import REQUEST, REQUEST_ID
 
 MAX_ANSWER_BYTES = 64 << 20
-PASSED = ("anthropic-beta", "anthropic-version")
-"""The client's headers that mean something to a provider of the same dialect."""
 
 
 class HostedApp:
@@ -90,8 +88,9 @@ class HostedApp:
 
 
 def _passed(headers: Headers) -> dict[str, str]:
-    values = {name: headers.get(name.encode()) for name in PASSED}
-    return {name: value.decode("latin-1") for name, value in values.items() if value}
+    """What a provider of the same dialect is told besides the body."""
+    values = {name: headers.get(name) for name in MODEL_HEADERS}
+    return {name.decode(): value.decode("latin-1") for name, value in values.items() if value}
 
 
 def _start(content_type: bytes, *more: tuple[bytes, bytes]) -> Message:

@@ -19,6 +19,7 @@ from deployments.base_llm_manager import NOT_PARAMETERS, BaseLLMManager
 from serve.api.endpoints import dialect_of, resolve
 from serve.api.errors import render
 from serve.api.http import (
+    MODEL_HEADERS,
     ClientDisconnected,
     Headers,
     Message,
@@ -38,7 +39,6 @@ from serve.translate.vllm import REQUEST, REQUEST_ID
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 1.0
-PASSED = (b"anthropic-version", b"anthropic-beta")
 
 
 class ManagerApp:
@@ -154,7 +154,7 @@ def _inner_scope(scope: Scope, length: int) -> Scope:
         (b"host", b"localhost"),
         (b"content-type", b"application/json"),
         (b"content-length", str(length).encode()),
-        *(header for header in scope["headers"] if header[0] in PASSED),
+        *(header for header in scope["headers"] if header[0] in MODEL_HEADERS),
     ]
     return inner
 

@@ -27,28 +27,22 @@ class RegistryHandle:
         self._timeout_s = timeout_s
 
     async def follow(self, epoch: str, version: int, live_version: str) -> Update:
-        try:
-            call = self._handle.follow.remote(epoch, version, live_version)
-            update: Update = await asyncio.wait_for(call, self._timeout_s)
-        except UNANSWERED as error:
-            raise Unavailable("The registry does not answer.") from error
+        update: Update = await self._answer(self._handle.follow, epoch, version, live_version)
         return update
 
     async def exchange_metrics(self, router_id: str, exposition: bytes) -> dict[str, bytes]:
-        try:
-            call = self._handle.exchange_metrics.remote(router_id, exposition)
-            expositions: dict[str, bytes] = await asyncio.wait_for(call, self._timeout_s)
-        except UNANSWERED as error:
-            raise Unavailable("The registry does not answer.") from error
+        expositions: dict[str, bytes] = await self._answer(self._handle.exchange_metrics, router_id, exposition)
         return expositions
 
     async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
+        others: dict[str, float] = await self._answer(self._handle.share_outages, router_id, outages)
+        return others
+
+    async def _answer(self, method: DeploymentHandle[Any], *arguments: object) -> Any:
         try:
-            call = self._handle.share_outages.remote(router_id, outages)
-            others: dict[str, float] = await asyncio.wait_for(call, self._timeout_s)
+            return await asyncio.wait_for(method.remote(*arguments), self._timeout_s)
         except UNANSWERED as error:
             raise Unavailable("The registry does not answer.") from error
-        return others
 
 
 @rayserve.ingress()

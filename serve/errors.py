@@ -29,6 +29,12 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+CONTEXT_LENGTH = "context_length_exceeded"
+CONTENT_FILTER = "content_filter"
+REFUSED_KEY = "provider_refused_credentials"
+NO_CREDIT = "insufficient_quota"
+"""A 429 that no pause will mend."""
+
 NOT_STARTED = "Switchboard could not start"
 """How the line begins by which a replica says why it cannot serve its models."""
 PROGRESS = "Switchboard is at work:"

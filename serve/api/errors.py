@@ -15,6 +15,7 @@ import re
 from serve.api.endpoints import Kind
 from serve.api.http import Reply, json_reply
 from serve.errors import (
+    NO_CREDIT,
     ConfigError,
     EngineFailed,
     MethodNotAllowed,
@@ -107,7 +108,7 @@ def _headers(error: SwitchboardError, dialect: Dialect, request_id: str) -> list
     if error.status in _RETRYABLE or error.retry_after_s is not None:
         seconds = max(1, math.ceil(error.retry_after_s or 1))
         headers.append((b"retry-after", str(seconds).encode()))
-    if isinstance(error, EngineFailed) or error.code == "insufficient_quota":
+    if isinstance(error, EngineFailed) or error.code == NO_CREDIT:
         # Both SDKs obey it: a request that broke one engine must not be sent to the next, and credit does not come back
         # by asking.
         headers.append((b"x-should-retry", b"false"))

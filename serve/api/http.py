@@ -24,6 +24,9 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
+MODEL_HEADERS = (b"anthropic-version", b"anthropic-beta")
+"""The client's headers that mean something to a model's app. All others end at the router."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from serve.api.endpoints import Match
-from serve.api.http import read_body
+from serve.api.http import MODEL_HEADERS, read_body
 from serve.api.requests import parse_object, validate
 from serve.errors import InvalidRequest, NotFound, RequestTimedOut, Unavailable
 from serve.gateway.exchange import Exchange
@@ -20,9 +20,6 @@ from serve.gateway.upstream import Upstream
 from serve.routing.plan import Plan, plan
 from serve.schemas import Json, ReplicaPhase, Session
 from serve.sessions import SessionManager
-
-PASSED = (b"anthropic-version", b"anthropic-beta")
-"""The client's headers that mean something to a model's app. All others end here."""
 
 
 class Forwarding:
@@ -109,7 +106,7 @@ def _headers(exchange: Exchange, chosen: Plan) -> dict[str, str]:
     headers = {"x-request-id": exchange.request_id}
     if chosen.bot is not None:
         headers["x-switchboard-bot"] = chosen.bot
-    for name in PASSED:
+    for name in MODEL_HEADERS:
         value = exchange.headers.get(name)
         if value is not None and value.isascii():
             headers[name.decode()] = value.decode("ascii")

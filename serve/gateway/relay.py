@@ -18,13 +18,13 @@ from serve.api.endpoints import Endpoint
 from serve.api.errors import stream_error
 from serve.api.http import ClientDisconnected
 from serve.config import ModelTimeouts
-from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError
+from serve.errors import NO_CREDIT, DeadlineExceeded, EngineFailed, SwitchboardError
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import Exchange
 from serve.gateway.state import GatewayState
 from serve.gateway.upstream import Answer, AttemptFailed, Clock, Upstream
 from serve.mlops import metrics
-from serve.routing.fallback import NO_CREDIT, Failure, attempts_left, moves_on, told
+from serve.routing.fallback import Failure, attempts_left, moves_on, told
 from serve.routing.pick import Traffic, pick
 from serve.routing.plan import Plan
 from serve.schemas import ReplicaState, Target
@@ -131,7 +131,6 @@ class Relay:
         if (again := self._worth_waiting_for(course)) is not None:
             target, wait_s = again
             await asyncio.sleep(wait_s * self._rng.uniform(1.0, 1.2))
-            course.tried.clear()
             if await self._try(course, target, ()):
                 return
         course.tell()

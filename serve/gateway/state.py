@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serve.config import LiveSettings, Settings
-from serve.errors import Unavailable
+from serve.errors import NO_CREDIT, REFUSED_KEY, Unavailable
 from serve.mlops import metrics
 from serve.registry import Snapshot, merge
-from serve.routing.fallback import NO_CREDIT, REFUSED_KEY, Failure, is_outage
+from serve.routing.fallback import Failure, is_outage
 from serve.routing.health import BreakerPolicy, Breakers
 from serve.routing.inflight import InFlight
 from serve.routing.plan import Names

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve.errors import (
+    CONTENT_FILTER,
+    CONTEXT_LENGTH,
     DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
@@ -27,11 +29,7 @@ MOVES_ON = {
 """Statuses of a manager after which the next target is asked. What the caller did wrong (400, 401, 403, 404, 413, 422,
 424) would be wrong there too, but for the codes below."""
 
-CODES_THAT_MOVE_ON = {"context_length_exceeded": "too long for this model"}
-CONTENT_FILTER = "content_filter"
-REFUSED_KEY = "provider_refused_credentials"
-NO_CREDIT = "insufficient_quota"
-"""A 429 that no pause will mend."""
+CODES_THAT_MOVE_ON = {CONTEXT_LENGTH: "too long for this model"}
 
 _ENGINE = 500
 _OURS = frozenset({"unreachable", "timeout", "malformed", "empty", "too_large"})

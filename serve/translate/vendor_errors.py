@@ -14,6 +14,10 @@ from time import time
 from typing import Any
 
 from serve.errors import (
+    CONTENT_FILTER,
+    CONTEXT_LENGTH,
+    NO_CREDIT,
+    REFUSED_KEY,
     BodyTooLarge,
     DeadlineExceeded,
     InvalidRequest,
@@ -23,11 +27,6 @@ from serve.errors import (
     UpstreamFailed,
 )
 from serve.schemas import Json
-
-CONTEXT_LENGTH = "context_length_exceeded"
-CONTENT_FILTER = "content_filter"
-NO_CREDIT = "insufficient_quota"
-REFUSED_KEY = "provider_refused_credentials"
 
 MAX_MESSAGE_CHARS = 500
 MAX_RETRY_AFTER_S = 3600.0
@@ -77,7 +76,7 @@ _STATUS_OF_TYPE = {
     "request_too_large": 413,
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
+    NO_CREDIT: 429,
     "timeout_error": 504,
     "overloaded_error": 529,
     CONTEXT_LENGTH: 400,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serve.errors import (
+    CONTEXT_LENGTH,
     BodyTooLarge,
     EngineFailed,
     InvalidRequest,
@@ -142,7 +143,7 @@ def error_for(path: str, fault: Fault) -> SwitchboardError:
         return MethodNotAllowed("This endpoint takes POST only.", ("POST",))
     if fault.status == 413:
         return BodyTooLarge(message)
-    code = "context_length_exceeded" if _CONTEXT_LENGTH.search(message) else None
+    code = CONTEXT_LENGTH if _CONTEXT_LENGTH.search(message) else None
     return InvalidRequest(message, param, code)
 
 

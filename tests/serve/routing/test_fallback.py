@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import (
+    CONTENT_FILTER,
+    REFUSED_KEY,
     DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
@@ -15,9 +17,7 @@ from serve.errors import (
 )
 from serve.routing.fallback import (
     CODES_THAT_MOVE_ON,
-    CONTENT_FILTER,
     MOVES_ON,
-    REFUSED_KEY,
     Failure,
     attempts_left,
     is_outage,

@@ -9,6 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import (
+    CONTENT_FILTER,
+    CONTEXT_LENGTH,
+    NO_CREDIT,
+    REFUSED_KEY,
     BodyTooLarge,
     DeadlineExceeded,
     InvalidRequest,
@@ -21,12 +25,8 @@ from serve.schemas import Json
 from serve.translate import vendor_errors
 from serve.translate.provider_events import error_in
 from serve.translate.vendor_errors import (
-    CONTENT_FILTER,
-    CONTEXT_LENGTH,
     MAX_MESSAGE_CHARS,
     MAX_RETRY_AFTER_S,
-    NO_CREDIT,
-    REFUSED_KEY,
     from_answer,
     from_event,
     retry_after_s,
