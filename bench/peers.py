@@ -171,7 +171,7 @@ def _carry_out(name: str, command: Sequence[str], log: Path) -> None:
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, process_group=0
             )
         except OSError as error:
             raise StartFailed(f"{failed}: {command[0]}: {error.strerror}") from None

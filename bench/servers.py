@@ -181,7 +181,8 @@ def running(
 ) -> Iterator[Server]:
     """Yields while it is still starting; stops it at the end, and lets no signal disturb that or what follows."""
     with log.open("wb") as output:
-        # A session of its own: Ctrl-C reaches the benchmark alone, which then stops every server in good order.
+        # A group of its own: Ctrl-C reaches the benchmark alone, which then stops every server in good order. But no
+        # session of its own, for then the processors would be shared between sessions and not between processes.
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -189,7 +190,7 @@ def running(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,
         )
     server = Server(name, process, port, log, group_of)
     try:

@@ -1,8 +1,8 @@
 """Ends a replica's engine processes when the replica itself can no longer do so.
 
 vLLM's EngineCore and workers outlive a replica that is killed: they are found with parent 1, holding their memory. So
-each replica starts one guard in a session of its own. The guard notes the replica's descendants while it lives, learns
-of its death from the pipe between them (the kernel closes it, however the replica died), and then ends them.
+each replica starts one guard in a process group of its own. The guard notes the replica's descendants while it lives,
+learns of its death from the pipe between them (the kernel closes it, however the replica died), and then ends them.
 
     guard = ProcessGuard.start()     # in the replica
     python -m deployments.process_guard <replica's pid>     # what that runs
@@ -41,7 +41,7 @@ class ProcessGuard:
             stdout=subprocess.PIPE,
             cwd=root,
             env={"PYTHONPATH": str(root), "PATH": os.environ.get("PATH", "")},
-            start_new_session=True,
+            process_group=0,
         )
         assert process.stdout is not None
         with process.stdout:

@@ -79,7 +79,8 @@ def _run(
     _on_stop_signals(_stop)
     log_path = STATE / "serve.log"
     with log_path.open("wb") as log:
-        # A session of its own: Ctrl-C reaches this process alone, which then stops Serve in good order.
+        # A group of its own: Ctrl-C reaches this process alone, which then stops Serve in good order. But no session of
+        # its own: Linux shares the processors between sessions, and some kernels let one starve beside busy engines.
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.serve.scripts", "run", str(config)],
             cwd=ROOT,
@@ -87,7 +88,7 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,
             preexec_fn=_stop_with_parent,
         )
         try:

@@ -31,21 +31,23 @@ async def test_killed_under_load(client: Client, switchboard: Switchboard, what:
     ids = await whole(client, switchboard)
     await idle(client)
     enough = asyncio.Event()
-    children = {replica: with_children(process) for replica, process in ids.items()}
+    families = {replica: with_children(process) for replica, process in ids.items()}
+    targets = {replica: process if what == "replica" else engine(process) for replica, process in ids.items()}
     async with AsyncExitStack() as stack:
-        # All at once, and nothing slow before the kill: none of them may have come to its end by then.
-        opening = (stack.enter_async_context(client.stream(CHAT, long_body())) for _ in range(STREAMS))
-        streams = await asyncio.gather(*opening)
-        for stream in streams:
+
+        async def begun() -> Stream:
+            stream = await stack.enter_async_context(client.stream(CHAT, long_body()))
             assert await stream.event()
-        victim = streams[0].replica
-        assert {stream.replica for stream in streams} == ids.keys()
-        processes = children[victim]
+            return stream
+
+        opening = [asyncio.create_task(begun()) for _ in range(STREAMS)]
         asking = [asyncio.create_task(_keep_asking(client, enough)) for _ in range(AT_ONCE)]
+        # At the first word of any: whatever has begun at its replica is then far from its end.
+        (first, *_), _ = await asyncio.wait(opening, return_when=asyncio.FIRST_COMPLETED)
+        victim = first.result().replica
+        targets[victim].kill()
 
-        (ids[victim] if what == "replica" else engine(ids[victim])).kill()
-
-        for stream in streams:
+        for stream in await asyncio.gather(*opening):
             await _check_end(stream, broken=stream.replica == victim)
     await eventually(lambda: _out_of_view(client), SILENT_S, "the routers do not count it any more")
     enough.set()
@@ -55,7 +57,7 @@ async def test_killed_under_load(client: Client, switchboard: Switchboard, what:
 
     again = await _back(client, switchboard)
     assert victim not in again
-    assert alive(processes) == []
+    assert alive(families[victim]) == []
 
 
 async def test_an_engine_that_only_stands_still_is_replaced(client: Client, switchboard: Switchboard) -> None:

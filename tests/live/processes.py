@@ -33,7 +33,9 @@ def with_children(process: psutil.Process) -> list[psutil.Process]:
 
 def engine(replica: psutil.Process) -> psutil.Process:
     """The process of a replica's engine."""
-    return next(child for child in with_children(replica) if title(child).startswith("VLLM::EngineCore"))
+    engines = [child for child in with_children(replica) if title(child).startswith("VLLM::EngineCore")]
+    assert engines, f"process {replica.pid} has no engine"
+    return engines[0]
 
 
 def listening(process: psutil.Process) -> Iterator[tuple[str, int]]:

@@ -248,7 +248,7 @@ import subprocess, sys
 from serve import launch
 
 serve = [sys.executable, "-c", {SERVE!r}]
-subprocess.run(serve, start_new_session=True, preexec_fn=launch._stop_with_parent)
+subprocess.run(serve, process_group=0, preexec_fn=launch._stop_with_parent)
 """
 
 
