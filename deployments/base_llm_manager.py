@@ -61,6 +61,8 @@ class BaseLLMManager(ABC):
         bot_type: str | None = None,
     ) -> None:
         self.models = {model.name: model for model in models}
+        # No two have the same: `serve/config/managers.py` sees to it.
+        self.by_model_id = {model.model_id: model for model in models}
         self.adapter_manager = adapter_manager
         self.session_manager = session_manager
         self.bot_type = bot_type

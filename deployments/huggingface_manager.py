@@ -33,7 +33,7 @@ class HuggingFaceManager(EngineManager):
 
     @override
     async def _load_specific_model(self, model_path: str) -> LoadedModel:
-        config = next(model for model in self.models.values() if model.model_id == model_path)
+        config = self.by_model_id[model_path]
         assert isinstance(config, HuggingFaceModel)
         hub, model = self._hub_of(config), _pinned(config)
         with ExitStack() as held:

@@ -59,15 +59,19 @@ def _manager(name: str, models: tuple[ModelConfig, ...]) -> Manager:
 
 
 def manager_faults(models: Mapping[int, ModelConfig]) -> list[Fault]:
-    """Two models of one manager that set a shared key differently, and scaling that would never set in."""
+    """Models of one manager that do not go together, and scaling that would never set in."""
     faults: list[Fault] = []
     first: dict[tuple[str, str], int] = {}
+    ids: dict[tuple[str, str], int] = {}
     of: dict[str, int] = {}
     for place, model in models.items():
         other = of.setdefault(model.manager_name, place)
         if models[other].provider != model.provider:
             message = f"the manager '{model.manager_name}' serves models[{other}], of another provider"
             faults.append(Fault(("models", place, "manager"), message))
+        if (other := ids.setdefault((model.manager_name, model.model_id), place)) != place:
+            message = f"is models[{other}].model_id too, which shares the manager '{model.manager_name}'"
+            faults.append(Fault(("models", place, "model_id"), message))
         for key in SHARED:
             if key not in model.model_fields_set:
                 continue

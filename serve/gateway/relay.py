@@ -182,7 +182,7 @@ class Relay:
 
         All replicas of a hosted model ask the same provider, with the same key.
         """
-        model = self._state.settings.model(target.model)
+        model = self._state.models.get(target.model)
         if model is not None and model.is_remote:
             return failure.code in {"unreachable", "service_unavailable"}
         return failure.status in RETRIED
@@ -202,7 +202,7 @@ class Relay:
         if self._attempts_left(course) < 1:
             return None
         for target in course.forward.plan.targets:
-            model = self._state.settings.model(target.model)
+            model = self._state.models.get(target.model)
             for failure in course.failures:
                 wait_s = failure.retry_after_s
                 if failure.target != target.model or not failure.sent or failure.code == NO_CREDIT:
@@ -267,7 +267,7 @@ class Relay:
 
     def _timeouts(self, target: Target) -> tuple[float, float]:
         """Seconds to the first byte, and between two pieces."""
-        model, usual = self._state.settings.model(target.model), self._state.settings.timeouts
+        model, usual = self._state.models.get(target.model), self._state.settings.timeouts
         own = model.timeouts if model is not None else ModelTimeouts()
         return own.first_byte_s or usual.first_byte_s, own.idle_s or usual.idle_s
 

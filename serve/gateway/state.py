@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from serve.config import LiveSettings, Settings
+from serve.config import LiveSettings, ModelConfig, Settings
 from serve.errors import NO_CREDIT, REFUSED_KEY, Unavailable
 from serve.mlops import metrics
 from serve.registry import Snapshot, merge
@@ -55,6 +55,7 @@ class GatewayState:
     def __init__(self, settings: Settings) -> None:
         self._base = settings
         self.settings = settings
+        self.models = _models(settings)
         self.names = _names(settings)
         self.snapshot = Snapshot(epoch="", version=0, rebuilding=True, replicas=())
         self._live_version = ""
@@ -82,6 +83,7 @@ class GatewayState:
         self.in_flight.observe(self.snapshot)
         if update.live is not None:
             self.settings = self._base.with_live_settings(update.live)
+            self.models = _models(self.settings)
             self.names = _names(self.settings)
         self._live_version = update.live_version
         for model in self.settings.models:
@@ -103,7 +105,7 @@ class GatewayState:
         Only for what runs elsewhere: of engines of ours the registry knows more, and a request that breaks one must not
         keep all others from it.
         """
-        config = self.settings.model(model)
+        config = self.models.get(model)
         if config is None or not config.is_remote:
             return
         policy = self.settings.fallback
@@ -125,6 +127,10 @@ class GatewayState:
     @property
     def snapshot_age_s(self) -> float:
         return time.monotonic() - self._heard_at
+
+
+def _models(settings: Settings) -> dict[str, ModelConfig]:
+    return {model.name: model for model in settings.models}
 
 
 def _names(settings: Settings) -> Names:

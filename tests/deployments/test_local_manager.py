@@ -11,7 +11,7 @@ import pytest
 from deployments.outside_server import OutsideServer
 from serve.api.endpoints import Kind
 from serve.config import BotConfig
-from serve.errors import AdapterUnusable, ConfigError, InvalidRequest, NotFound
+from serve.errors import AdapterUnusable, InvalidRequest, NotFound
 from serve.schemas import Json, Load
 from tests.deployments.conftest import Args, MakeManager, Manager
 
@@ -57,13 +57,6 @@ async def test_a_model_that_has_to_go_is_really_ended(make: MakeManager, args: A
     assert manager.starts == ["demo", "other", "demo"]
     # Its adapters can be had again too.
     await manager.activate_adapter("demo", "support")
-
-
-async def test_two_models_may_not_be_one(make: MakeManager, args: Args) -> None:
-    models = two_models(args, 1.0)
-    models[1]["model_id"] = models[0]["model_id"]
-    with pytest.raises(ConfigError, match="same model_id"):
-        await make("both", models=models)
 
 
 async def test_the_end_of_a_manager_is_the_end_of_its_engines(manager: Manager) -> None:

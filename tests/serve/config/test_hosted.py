@@ -105,6 +105,13 @@ def test_a_manager_has_one_provider() -> None:
     assert fault == "models[1].manager: the manager 'both' serves models[0], of another provider"
 
 
+def test_a_manager_has_a_model_once() -> None:
+    (fault,) = faults(
+        GPT | {"manager": "both"}, GPT | {"name": "other", "manager": "both"}, OPENAI_API_KEY=KEY, ANTHROPIC_API_KEY=KEY
+    )
+    assert fault == "models[1].model_id: is models[0].model_id too, which shares the manager 'both'"
+
+
 def test_hosted_models_take_no_adapters() -> None:
     args = {"models": [GPT], "adapters": [{"name": "support", "model": "gpt", "source": "support"}]}
     with pytest.raises(ConfigError) as refused:
