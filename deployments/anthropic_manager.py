@@ -19,9 +19,9 @@ class AnthropicManager(HostedManager):
     """Anthropic's own format goes through whole; OpenAI's is translated."""
 
     @override
-    def _provider(self, config: ModelConfig, key: str) -> Provider:
+    async def _provider(self, config: ModelConfig, key: str) -> Provider:
         assert isinstance(config, AnthropicModel)
-        return anthropic_provider(config, key)
+        return await anthropic_provider(config, key)
 
     @override
     def _routes(self, config: ModelConfig) -> Mapping[str, Translator | None]:

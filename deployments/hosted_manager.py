@@ -24,7 +24,7 @@ class HostedManager(BaseLLMManager):
     """Asks a provider in the name of its models."""
 
     @abstractmethod
-    def _provider(self, config: ModelConfig, key: str) -> Provider:
+    async def _provider(self, config: ModelConfig, key: str) -> Provider:
         """Opens the pool of connections for one model."""
 
     @abstractmethod
@@ -33,8 +33,8 @@ class HostedManager(BaseLLMManager):
 
     @override
     async def _load_specific_model(self, model_path: str) -> LoadedModel:
-        config = next(model for model in self.models.values() if model.model_id == model_path)
-        provider = self._provider(config, _key(config))
+        config = self.by_model_id[model_path]
+        provider = await self._provider(config, _key(config))
         return HostedModel(model_path, provider, HostedApp(provider, self._routes(config)))
 
     @override

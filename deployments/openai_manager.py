@@ -25,9 +25,9 @@ class OpenAIManager(HostedManager):
     """OpenAI's own format goes through whole; Anthropic's is translated."""
 
     @override
-    def _provider(self, config: ModelConfig, key: str) -> Provider:
+    async def _provider(self, config: ModelConfig, key: str) -> Provider:
         assert isinstance(config, OpenAIModel)
-        return openai_provider(config, key)
+        return await openai_provider(config, key)
 
     @override
     def _routes(self, config: ModelConfig) -> Mapping[str, Translator | None]:

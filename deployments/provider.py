@@ -1,7 +1,9 @@
 """A hosted provider as a manager asks it: one POST, answered by a status, headers and a body that may stream.
 
-The vendors' SDKs do the asking. They come from one generator, so that one class drives both; their retries are off, for
-the router decides what is asked again. Their exceptions do not survive Ray's pickling and end here.
+The vendors' SDKs say how their vendor is addressed: the base URL, and the headers for credentials, version and origin,
+which change from one release to the next. The bytes go over our own connections: what the SDKs do between a request
+and its socket costs five times what aiohttp does (`docs/benchmarks.md`), and nothing of it is wanted here, for the
+router decides what is asked again and the answer passes unparsed.
 """
 
 from __future__ import annotations
@@ -9,13 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import anthropic
-import httpx2
 import openai
+from yarl import URL
 
 from serve.config import AnthropicModel, OpenAIModel
 from serve.errors import DeadlineExceeded, SwitchboardError, Unavailable, UpstreamFailed
@@ -29,23 +30,24 @@ SILENCE_S = 3600.0
 MAX_CONNECTIONS = 1000
 KEEPALIVE_S = 30.0
 RETRY_AFTER_S = 1.0
-_RAW = {"X-Stainless-Raw-Response": "stream"}
-"""Has the SDK hand over the answer with its body unread: its own `with_streaming_response` sets the same."""
+MAX_ERROR_BYTES = 1 << 20
+"""Of an error's body; what is longer says nothing."""
 
 
 class Answer:
     """A provider's answer with a good status, its body not yet read."""
 
-    def __init__(self, response: httpx2.Response) -> None:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
-        self.content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self.content_type = response.content_type
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises `UpstreamFailed` when it breaks off."""
+        content = self._response.content
         try:
-            async for chunk in self._response.aiter_bytes():
+            while chunk := await content.readany():
                 yield chunk
-        except (httpx2.TransportError, httpx2.DecodingError, aiohttp.ClientError) as error:
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             logger.warning("the provider broke off: %s", type(error).__name__)
             raise UpstreamFailed("The provider broke off its answer.") from None
 
@@ -59,92 +61,90 @@ class Answer:
         return bytes(body)
 
 
-class Provider(Protocol):
-    def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
-        """Async context manager that gives an `Answer`. Raises a `SwitchboardError`."""
+class Provider:
+    """A pool of connections to one provider, told `headers` each time.
 
-    async def close(self) -> None: ...
+    It has our paths below `base_url`, which holds their `prefix` already. Proxies come from the environment
+    (`HTTPS_PROXY`, `NO_PROXY`), as the SDKs have it. To be made in a running loop.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class SdkProvider:
-    """Asks through a vendor's SDK; `prefix` is what that SDK's base URL holds of our paths."""
-
-    client: openai.AsyncOpenAI | anthropic.AsyncAnthropic
-    prefix: str
+    def __init__(self, base_url: str, prefix: str, headers: Mapping[str, str]) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._prefix = prefix
+        self._proxy = _proxy_for(URL(base_url))
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S),
+            # `connect` bounds the wait for a free connection too.
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     @asynccontextmanager
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
         """Raises a `SwitchboardError` for everything that is no answer; `vendor_errors` says which."""
-        response = await self._ask(path.removeprefix(self.prefix), body, headers)
         try:
-            if 300 <= response.status_code < 400:
-                raise from_answer(response.status_code, b"", response.headers)
-            yield Answer(response)
-        finally:
-            await response.aclose()
-
-    async def _ask(self, path: str, body: bytes, headers: Mapping[str, str]) -> httpx2.Response:
-        options: Any = {"headers": {**headers, **_RAW, "content-type": "application/json"}}
-        client: Any = self.client
-        try:
-            answer = await client.post(path, cast_to=object, content=body, options=options)
-        except (openai.APIStatusError, anthropic.APIStatusError) as error:
-            response = error.response
-            logger.warning("the provider answered with status %d", response.status_code)
-            raise from_answer(response.status_code, response.content, response.headers) from None
-        except (openai.APIConnectionError, anthropic.APIConnectionError, aiohttp.ClientError) as error:
+            response = await self._session.post(
+                self._base_url + path.removeprefix(self._prefix),
+                data=body,
+                headers=headers,
+                proxy=self._proxy,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            logger.warning("the provider could not be asked: %s", type(error).__name__)
             raise _not_asked(error) from None
-        raw: httpx2.Response = answer.http_response
-        return raw
+        async with response:
+            if response.status >= 300:
+                logger.warning("the provider answered with status %d", response.status)
+                raise from_answer(response.status, await _error_body(response), response.headers)
+            yield Answer(response)
 
     async def close(self) -> None:
-        await self.client.close()
+        await self._session.close()
 
 
-def _not_asked(error: BaseException) -> SwitchboardError:
-    """What kept a provider from answering, by the first cause: the SDKs call a broken connection a timeout."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    logger.warning("the provider could not be asked: %s", type(error).__name__)
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, OSError, httpx2.PoolTimeout)):
-        if not isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionResetError, BrokenPipeError)):
-            return Unavailable("The provider cannot be reached.", None, "provider_unreachable", RETRY_AFTER_S)
-    elif isinstance(error, (TimeoutError, httpx2.TimeoutException)):
-        return DeadlineExceeded("The provider did not answer in time.")
-    return UpstreamFailed("The provider broke off the connection.")
-
-
-def openai_provider(config: OpenAIModel, key: str) -> SdkProvider:
-    client = openai.AsyncOpenAI(
+async def openai_provider(config: OpenAIModel, key: str) -> Provider:
+    async with openai.AsyncOpenAI(
         api_key=key,
         base_url=config.base_url or "https://api.openai.com/v1",
         organization=config.organization,
         project=config.project,
-        max_retries=0,
-        timeout=_timeout(),
-        http_client=openai.DefaultAioHttpClient(limits=_limits(), timeout=_timeout(), follow_redirects=False),
-    )
-    return SdkProvider(client, prefix="/v1")
+    ) as client:
+        return Provider(str(client.base_url), "/v1", _headers(client))
 
 
-def anthropic_provider(config: AnthropicModel, key: str) -> SdkProvider:
-    client = anthropic.AsyncAnthropic(
-        api_key=key,
-        auth_token=None,
-        base_url=config.base_url or "https://api.anthropic.com",
-        max_retries=0,
-        timeout=_timeout(),
-        http_client=anthropic.DefaultAioHttpClient(limits=_limits(), timeout=_timeout(), follow_redirects=False),
-    )
-    return SdkProvider(client, prefix="")
+async def anthropic_provider(config: AnthropicModel, key: str) -> Provider:
+    async with anthropic.AsyncAnthropic(
+        api_key=key, auth_token=None, base_url=config.base_url or "https://api.anthropic.com"
+    ) as client:
+        return Provider(str(client.base_url), "", _headers(client))
 
 
-def _timeout() -> httpx2.Timeout:
-    return httpx2.Timeout(SILENCE_S, connect=CONNECT_S, pool=CONNECT_S)
+def _headers(client: openai.AsyncOpenAI | anthropic.AsyncAnthropic) -> dict[str, str]:
+    headers = {**client.default_headers, **client.auth_headers}
+    return {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
-def _limits() -> httpx2.Limits:
-    return httpx2.Limits(
-        max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS, keepalive_expiry=KEEPALIVE_S
-    )
+def _proxy_for(url: URL) -> str | None:
+    return None if proxy_bypass(url.host or "") else getproxies().get(url.scheme)
+
+
+async def _error_body(response: aiohttp.ClientResponse) -> bytes:
+    """As much of it as arrives: the status alone says enough."""
+    body = bytearray()
+    try:
+        while len(body) < MAX_ERROR_BYTES and (chunk := await response.content.readany()):
+            body += chunk
+    except (aiohttp.ClientError, OSError) as error:
+        logger.warning("the provider broke off its error: %s", type(error).__name__)
+    return bytes(body)
+
+
+def _not_asked(error: aiohttp.ClientError | OSError) -> SwitchboardError:
+    """What kept a provider from answering."""
+    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)):
+        return Unavailable("The provider cannot be reached.", None, "provider_unreachable", RETRY_AFTER_S)
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded("The provider did not answer in time.")
+    return UpstreamFailed("The provider broke off the connection.")
