@@ -6,22 +6,34 @@ from starlette.middleware import Middleware
 
 from serve.api.http import ASGIApp, Receive, Scope, Send
 
+_SERVES_OWN = "/-/"
+"""Paths at which HAProxy asks the replica how it is."""
 
-class ReadsItsOwnRequests:
-    """Tells Serve's ingress replica that the app watches for the client's leaving itself.
+_app: list[ASGIApp] = []
+"""The app that this process answers with, once there is one."""
 
-    Serve would otherwise read every body to its end, however large, to learn whether the client has left; and it
-    would do so in two more tasks for each request. Source: `ray/serve/_private/replica.py`, `_direct_ingress_asgi`.
+
+class PastServe:
+    """Gives a request to this process's app at once, past Serve's own handling of it.
+
+    Serve would copy its headers, count and trace it, guard it with a semaphore, log it, and wrap what comes and goes:
+    a third of what a router costs (`docs/benchmarks.md`). The app bounds, counts and logs requests itself and watches
+    for clients that leave. When a replica is to go, Serve still waits for what it answers: its HTTP server ends after
+    its last response. Source: `ray/serve/_private/replica.py`, `_direct_ingress_asgi`, `_perform_graceful_shutdown`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+        self._serve = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            scope["headers"] = [*scope["headers"], (b"x-request-disconnect-disabled", b"?1")]
-        await self._app(scope, receive, send)
+        past = _app and scope["type"] == "http" and not scope["path"].startswith(_SERVES_OWN)
+        await (_app[0] if past else self._serve)(scope, receive, send)
+
+
+def answer_with(app: ASGIApp) -> None:
+    """From now on, `app` answers what comes to this process."""
+    _app[:] = [app]
 
 
 def middlewares() -> list[Middleware]:
-    return [Middleware(ReadsItsOwnRequests)]
+    return [Middleware(PastServe)]

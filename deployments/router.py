@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
+from deployments.ingress import answer_with
 from deployments.logs import to_serve
 from serve.config import Settings, is_loopback
 from serve.errors import ConfigError, Unavailable
@@ -67,6 +68,7 @@ class Router:
             # Serve's own middleware answers with the request's id.
             adds_request_id=False,
         )
+        answer_with(self._gateway)
         keep_out_of_collections()
 
     def __serve_build_asgi_app__(self) -> Gateway:

@@ -1,31 +1,58 @@
 from __future__ import annotations
 
-from deployments.ingress import middlewares
-from serve.api.http import Headers, Message, Receive, Scope, Send
+from collections.abc import Iterator
+
+import pytest
+
+from deployments import ingress
+from serve.api.http import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST: Scope = {"type": "http", "path": "/v1/models"}
 
 
-async def seen_by_the_app(scope: Scope) -> Scope:
-    seen: list[Scope] = []
+class App:
+    """Keeps what it is asked."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(scope)
+    def __init__(self) -> None:
+        self.scopes: list[Scope] = []
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+
+
+@pytest.fixture
+def gateway() -> Iterator[App]:
+    app = App()
+    ingress.answer_with(app)
+    yield app
+    ingress._app.clear()
+
+
+async def ask(serve: ASGIApp, scope: Scope) -> None:
     async def receive() -> Message:
         raise AssertionError("the body is the app's to read")
 
     async def send(message: Message) -> None:
         raise AssertionError
 
-    (middleware,) = middlewares()
-    await middleware.cls(app, *middleware.args, **middleware.kwargs)(scope, receive, send)
-    return seen[0]
+    (middleware,) = ingress.middlewares()
+    await middleware.cls(serve, *middleware.args, **middleware.kwargs)(scope, receive, send)
 
 
-async def test_serve_is_told_to_leave_the_body_alone() -> None:
-    scope = await seen_by_the_app({"type": "http", "headers": [(b"host", b"x")]})
-    assert Headers(scope["headers"]).get(b"x-request-disconnect-disabled") == b"?1"
-    assert Headers(scope["headers"]).get(b"host") == b"x"
+async def test_the_gateway_answers_past_serve(gateway: App) -> None:
+    serve = App()
+    await ask(serve, REQUEST)
+    assert (gateway.scopes, serve.scopes) == ([REQUEST], [])
 
 
-async def test_what_is_no_request_passes() -> None:
-    assert await seen_by_the_app({"type": "lifespan"}) == {"type": "lifespan"}
+@pytest.mark.parametrize("scope", [{"type": "http", "path": "/-/healthz"}, {"type": "lifespan"}])
+async def test_serve_answers_what_is_its_own(gateway: App, scope: Scope) -> None:
+    serve = App()
+    await ask(serve, scope)
+    assert (gateway.scopes, serve.scopes) == ([], [scope])
+
+
+async def test_a_process_without_a_gateway_leaves_all_to_serve() -> None:
+    serve = App()
+    await ask(serve, REQUEST)
+    assert serve.scopes == [REQUEST]
