@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tests.live import hub
 from tests.live.files import copied, misfit, opposite
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +48,10 @@ def write_adapters(folder: Path) -> dict[str, Path]:
     }
 
 
-def settings(folder: Path, adapters: dict[str, Path], outside_url: str) -> dict[str, Any]:
+def settings(folder: Path, adapters: dict[str, Path], outside_url: str, hub_url: str) -> dict[str, Any]:
     """The `args`."""
     return {
-        "models": [*_models(), _outside(outside_url)],
+        "models": [_demo(), *([_embed(folder, hub_url)] if EMBED.exists() else []), _outside(outside_url)],
         "adapters": [
             {"name": name, "model": "demo", "source": str(path), "preload": name in ("support", "sales")}
             for name, path in adapters.items()
@@ -72,8 +73,8 @@ def settings(folder: Path, adapters: dict[str, Path], outside_url: str) -> dict[
     }
 
 
-def _models() -> list[dict[str, Any]]:
-    demo = {
+def _demo() -> dict[str, Any]:
+    return {
         "name": "demo",
         "provider": "local",
         "model_id": str(DEMO),
@@ -94,15 +95,21 @@ def _models() -> list[dict[str, Any]]:
         "autoscaling": {"min_replicas": 2, "max_replicas": 2},
         "timeouts": {"load_s": 300, "drain_s": 10},
     }
-    embed = {
+
+
+def _embed(folder: Path, hub_url: str) -> dict[str, Any]:
+    return {
         "name": "demo-embed",
-        "provider": "local",
-        "model_id": str(EMBED),
+        "provider": "huggingface",
+        "model_id": hub.REPOSITORY,
+        "revision": hub.REVISION,
+        "token": "${HF_TOKEN}",
+        "hub": hub_url,
+        "cache_dir": str(folder / "hub"),
         "engine": {"runner": "pooling", "kv_cache_gib": 1},
         "resources": {"num_cpus": 0.3},
         "timeouts": {"load_s": 300},
     }
-    return [demo, embed] if EMBED.exists() else [demo]
 
 
 def _outside(url: str) -> dict[str, Any]:

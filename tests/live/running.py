@@ -19,7 +19,10 @@ from typing import Any
 import aiohttp
 import psutil
 
+from tests.fakes.hub import FakeHub
+from tests.fakes.hub import listening as hub_listening
 from tests.live import config
+from tests.live.hub import hub_of
 from tests.live.outside import OutsideServer, outside_server
 from tests.live.processes import listening, serving, title
 
@@ -40,10 +43,12 @@ class Switchboard:
     client_key: str
     cluster_secret: str
     outside_key: str
+    hub_token: str
     args: dict[str, Any]
     folder: Path
     adapters: dict[str, Path]
     outside: OutsideServer
+    hub: FakeHub
     environment: dict[str, str]
     launcher: psutil.Process
     output: Path
@@ -51,7 +56,7 @@ class Switchboard:
     @property
     def secrets(self) -> tuple[str, ...]:
         """What must be seen nowhere."""
-        return self.client_key, self.cluster_secret, self.outside_key
+        return self.client_key, self.cluster_secret, self.outside_key, self.hub_token
 
     @property
     def dashboard_port(self) -> int:
@@ -100,9 +105,10 @@ class Switchboard:
 @contextmanager
 def switchboard(folder: Path) -> Iterator[Switchboard]:
     """Start one, and stop it as an operator would. Fails if a process of it is left then."""
-    with outside_server() as outside:
+    hub_token = _canary("hub")
+    with outside_server() as outside, hub_listening(hub_of(config.EMBED, hub_token)) as hub:
         before = serving()
-        process, one = _start(folder, outside)
+        process, one = _start(folder, outside, hub, hub_token)
         try:
             _wait_until_ready(process, one.output)
             yield one
@@ -114,21 +120,26 @@ def switchboard(folder: Path) -> Iterator[Switchboard]:
     assert status == 0, f"the launcher ended with {status}:\n{one.output.read_text(errors='replace')[-4000:]}"
 
 
-def _start(folder: Path, outside: OutsideServer) -> tuple[subprocess.Popen[bytes], Switchboard]:
+def _canary(purpose: str) -> str:
+    return f"canary-{purpose}-{secrets.token_hex(12)}"
+
+
+def _start(
+    folder: Path, outside: OutsideServer, hub: FakeHub, hub_token: str
+) -> tuple[subprocess.Popen[bytes], Switchboard]:
     port, stats_port, metrics_port = free_ports(3)
-    client_key, cluster_secret, outside_key = (
-        f"canary-{purpose}-{secrets.token_hex(12)}" for purpose in ("client", "cluster", "outside")
-    )
+    client_key, cluster_secret, outside_key = _canary("client"), _canary("cluster"), _canary("outside")
     environment = dict(os.environ) | {
         "SWITCHBOARD_API_KEYS": client_key,
         "SWITCHBOARD_CLUSTER_SECRET": cluster_secret,
         "OUTSIDE_API_KEY": outside_key,
+        "HF_TOKEN": hub_token,
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(config.CLIENT_TIMEOUT_S),
     }
     adapters = config.write_adapters(folder / "adapters")
-    args = config.settings(folder, adapters, outside.url)
+    args = config.settings(folder, adapters, outside.url, hub.url)
     output = folder / "launch.log"
     with output.open("wb") as log:
         process = subprocess.Popen(
@@ -138,7 +149,7 @@ def _start(folder: Path, outside: OutsideServer) -> tuple[subprocess.Popen[bytes
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
+            process_group=0,
         )
     return process, Switchboard(
         base_url=f"http://127.0.0.1:{port}",
@@ -146,10 +157,12 @@ def _start(folder: Path, outside: OutsideServer) -> tuple[subprocess.Popen[bytes
         client_key=client_key,
         cluster_secret=cluster_secret,
         outside_key=outside_key,
+        hub_token=hub_token,
         args=args,
         folder=folder,
         adapters=adapters,
         outside=outside,
+        hub=hub,
         environment=environment,
         launcher=psutil.Process(process.pid),
         output=output,
