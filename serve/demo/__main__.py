@@ -30,7 +30,7 @@ def _make_if_needed(out: Path) -> None:
     if publish.is_current(out, wanted, _NAMES):
         return
     subjects = corpus.load()
-    print(f"demo: training a small model and its adapters into {out}/, some four minutes on 2 cores", file=sys.stderr)
+    print(f"demo: training a small model and its adapters into {out}/, one to two minutes on 2 cores", file=sys.stderr)
     # Threads that wait asleep: spinning ones starve each other wherever anything else runs. Read at torch's import.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # Here, as torch takes seconds to import and is needed only now.

@@ -24,8 +24,8 @@ _SEED = 7
 # Sums depend on how they are split: a fixed number of threads gives the same weights on any number of cores.
 _THREADS = 2
 
-_BASE = train.Schedule(steps=700, peak=5e-3)
-_ADAPTER = train.Schedule(steps=450, peak=6e-3)
+_BASE = train.Schedule(steps=650, peak=5e-3)
+_ADAPTER = train.Schedule(steps=420, peak=5e-3)
 # Other processors round otherwise, and one may be unlucky: so often is training gone on with before it fails.
 _ROUNDS = 3
 # Every token of every answer must be at least so probable. No other token may come near.
