@@ -1,9 +1,9 @@
-"""A hosted model's ASGI app: passes on what its provider has, translates what it has not."""
+"""A hosted model's ASGI app: passes on what its provider has, translates what it has not, counts tokens."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from deployments.hosted_stream import HostedStream
 from deployments.provider import Answer, Provider
@@ -11,9 +11,11 @@ from serve.api.endpoints import resolve
 from serve.api.errors import stream_error
 from serve.api.http import MODEL_HEADERS, Headers, Message, Receive, Scope, Send, until_disconnect
 from serve.errors import InvalidRequest, SwitchboardError, UpstreamFailed
+from serve.mlops import metrics
 from serve.schemas import Json
 from serve.translate.provider_events import STREAMS
 from serve.translate.translator import Incomplete, Translator
+from serve.translate.usage import Count, Usage
 from serve.translate.vendor_errors import from_answer
 from serve.translate.vllm import REQUEST, REQUEST_ID
 
@@ -21,9 +23,13 @@ MAX_ANSWER_BYTES = 64 << 20
 
 
 class HostedApp:
-    """`routes` holds for each of our paths None where the provider has the same one, else how to translate."""
+    """`routes` holds for each of our paths None where the provider has the same one, else how to translate.
 
-    def __init__(self, provider: Provider, routes: Mapping[str, Translator | None]) -> None:
+    `model` is the configured name.
+    """
+
+    def __init__(self, model: str, provider: Provider, routes: Mapping[str, Translator | None]) -> None:
+        self._model = model
         self._provider = provider
         self._routes = routes
 
@@ -39,11 +45,18 @@ class HostedApp:
         headers = _passed(Headers(scope["headers"])) if translator is None else {}
         async with until_disconnect(receive), self._provider.post(asked, body, headers) as answer:
             if request.get("stream") is True and path in STREAMS:
-                await self._stream(scope, send, answer, HostedStream(asked, translator, request))
+                stream = HostedStream(asked, translator, request)
+                try:
+                    await self._stream(scope, send, answer, stream)
+                finally:
+                    # However it ended, and if the client has left: what came is what the provider charges for.
+                    self._count(stream.tokens())
             else:
-                await self._whole(send, answer, translator, request)
+                await self._whole(send, answer, asked, translator, request)
 
-    async def _whole(self, send: Send, answer: Answer, translator: Translator | None, request: Json) -> None:
+    async def _whole(
+        self, send: Send, answer: Answer, asked: str, translator: Translator | None, request: Json
+    ) -> None:
         if answer.content_type != "application/json":
             raise UpstreamFailed("The provider gave no usable answer.")
         body = await answer.read(MAX_ANSWER_BYTES)
@@ -51,6 +64,9 @@ class HostedApp:
             payload = json.loads(body)
             if not isinstance(payload, dict):
                 raise UpstreamFailed("The provider gave no usable answer.")
+            usage = Usage(asked)
+            usage.read(payload)
+            self._count(usage.counts())
             if isinstance(payload.get("error"), dict):
                 raise from_answer(502, body, {})
             if translator is not None:
@@ -85,6 +101,10 @@ class HostedApp:
         if not started:
             await send(_start(b"text/event-stream"))
         await send({"type": "http.response.body", "body": rest, "more_body": False})
+
+    def _count(self, counts: Iterable[Count]) -> None:
+        for kind, source, tokens in counts:
+            metrics.TOKENS.labels(self._model, kind, source).inc(tokens)
 
 
 def _passed(headers: Headers) -> dict[str, str]:

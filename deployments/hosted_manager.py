@@ -35,7 +35,7 @@ class HostedManager(BaseLLMManager):
     async def _load_specific_model(self, model_path: str) -> LoadedModel:
         config = self.by_model_id[model_path]
         provider = await self._provider(config, _key(config))
-        return HostedModel(model_path, provider, HostedApp(provider, self._routes(config)))
+        return HostedModel(model_path, provider, HostedApp(config.name, provider, self._routes(config)))
 
     @override
     def _size_of(self, model: ModelConfig) -> int:

@@ -9,6 +9,7 @@ from serve.schemas import Json
 from serve.translate.provider_events import STREAMS, error_in, is_content
 from serve.translate.sse import EventTooLong, Splitter, parse
 from serve.translate.translator import Incomplete, Translator
+from serve.translate.usage import Count, Usage, may_hold_usage
 from serve.translate.vendor_errors import from_event
 
 MAX_EVENT_BYTES = 8 << 20
@@ -20,8 +21,8 @@ _SENSELESS = "The provider gave no usable answer."
 class HostedStream:
     """Holds back what comes before the first content, so that a failure there is still a status of its own.
 
-    After it, events of the provider's own dialect pass as they are, unparsed but for a look for errors and the end;
-    others are translated. Every fault is an `UpstreamFailed`, or the error that the provider reports.
+    After it, events of the provider's own dialect pass as they are, unparsed but for a look for errors, usage and the
+    end; others are translated. Every fault is an `UpstreamFailed`, or the error that the provider reports.
     """
 
     def __init__(self, path: str, translator: Translator | None, request: Json) -> None:
@@ -33,11 +34,18 @@ class HostedStream:
         self.ended = False
         """Whether the answer is whole."""
         self._fault: SwitchboardError | None = None
+        self._usage = Usage(path)
+        self._piece = self._rules.piece
+        self._pieces = 0
 
     @property
     def stopped(self) -> bool:
         """Whether nothing more of it is to be read."""
         return self.ended or self._fault is not None
+
+    def tokens(self) -> list[Count]:
+        """What the answer used, as far as it has come."""
+        return self._usage.counts(self._pieces)
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on now."""
@@ -69,6 +77,9 @@ class HostedStream:
 
     def _take(self, block: bytes) -> bytes:
         if self._opening is None and self._translating is None and self._rules.is_plain(block):
+            self._pieces += self._piece in block
+            if may_hold_usage(block):
+                self._usage.read_block(block)
             return block
         event = parse(block)
         if event.data is None:
@@ -77,6 +88,7 @@ class HostedStream:
             self.ended = self._rules.done
             return b"" if self._translating else self._release(block)
         payload = _parsed(event.data)
+        self._usage.read(payload)
         if (error := error_in(payload)) is not None:
             raise from_event(error)
         if self._translating is None:
@@ -90,6 +102,7 @@ class HostedStream:
         if self._opening is not None and not is_content(self._path, payload):
             self._opening.append(out)
             return b""
+        self._pieces += self._piece in block
         return self._release(out)
 
     def _release(self, out: bytes) -> bytes:

@@ -45,6 +45,12 @@ MANAGER_IN_FLIGHT = Gauge("switchboard_manager_in_flight", "Requests that this r
 MANAGER_REFUSED = Counter(
     "switchboard_manager_refused_total", "Requests refused before the model saw them.", ["reason"]
 )
+TOKENS = Counter(
+    "switchboard_tokens_total",
+    "Tokens that hosted models used, by model, kind (input, output, cached_input: a part of input) and source"
+    " (reported by the provider; estimated from what came of a stream that did not tell).",
+    ["model", "kind", "source"],
+)
 ADAPTER_LOADS = Counter("switchboard_adapter_loads_total", "Adapters loaded into the engine.", ["model", "adapter"])
 ADAPTER_EVICTIONS = Counter(
     "switchboard_adapter_evictions_total",

@@ -26,6 +26,8 @@ class ProviderStream:
     done: bool = False
     """Whether `[DONE]` ends it; else an event of one of the types `ends`."""
     ends: frozenset[str] = frozenset()
+    piece: bytes = b"{"
+    """What events with a piece of the answer have in them and few others: to count them without a look inside."""
 
     def is_plain(self, block: bytes) -> bool:
         """Whether a whole event may pass unparsed: it can be neither an error nor the end. False alarms cost a look."""
@@ -45,8 +47,10 @@ _OLDER = ProviderStream(b"data: {", done=True)
 STREAMS = {
     CHAT: _OLDER,
     COMPLETIONS: _OLDER,
-    RESPONSES: ProviderStream(b"event: ", ends=frozenset({"response.completed", "response.incomplete"})),
-    MESSAGES: ProviderStream(b"event: ", ends=frozenset({"message_stop"})),
+    RESPONSES: ProviderStream(
+        b"event: ", ends=frozenset({"response.completed", "response.incomplete"}), piece=b'.delta"'
+    ),
+    MESSAGES: ProviderStream(b"event: ", ends=frozenset({"message_stop"}), piece=b'"content_block_delta"'),
 }
 
 

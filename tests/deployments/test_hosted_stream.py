@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
@@ -21,7 +22,8 @@ from serve.translate.provider_events import CHAT, COMPLETIONS, MESSAGES, RESPONS
 from serve.translate.responses_chat import ResponsesToChat
 from serve.translate.sse import Splitter, parse
 from serve.translate.translator import Translator
-from tests.fakes.vendors import TEXT, WORDS, error_body, events_of, named, unnamed
+from serve.translate.usage import CACHED_INPUT, ESTIMATED, INPUT, OUTPUT, REPORTED, Count
+from tests.fakes.vendors import TEXT, USAGE, WORDS, error_body, events_of, named, unnamed
 
 NOW = 1_790_000_000.0
 ASKED: Json = {"model": "m", "stream": True, "max_tokens": 10, "messages": [{"role": "user", "content": "Hi"}]}
@@ -72,6 +74,17 @@ def read(case: Case, chunks: Iterable[bytes]) -> Outcome:
         return out + stream.finish(), None, "", None
     except SwitchboardError as error:
         return out, type(error), error.message, error.code
+
+
+def used(case: Case, chunks: Iterable[bytes]) -> list[Count]:
+    """What is counted, however it ends."""
+    stream = case.stream()
+    with suppress(SwitchboardError):
+        for chunk in chunks:
+            stream.feed(chunk)
+            if stream.stopped:
+                break
+    return stream.tokens()
 
 
 def good(path: str) -> list[bytes]:
@@ -287,3 +300,71 @@ def test_the_text_of_a_translated_answer_is_whole() -> None:
     out, *_ = read(TRANSLATED[1], good(MESSAGES))
     chunks = [json.loads(data) for data in payloads(out) if data and data != b"[DONE]"]
     assert "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]) == TEXT
+
+
+def told_at_the_start(path: str) -> list[Count]:
+    """Anthropic counts the prompt before it answers."""
+    return [Count(INPUT, REPORTED, USAGE[0]), Count(CACHED_INPUT, REPORTED, 0)] if path == MESSAGES else []
+
+
+def without_usage(path: str) -> list[bytes]:
+    """A good stream whose provider tells nothing of its usage."""
+    return [event.replace(b'"usage"', b'"used"') for event in good(path) if b'"choices": []' not in event]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_usage_that_the_provider_reports_is_counted(case: Case) -> None:
+    counts = {(count.kind, count.source): count.tokens for count in used(case, good(case.path))}
+    assert counts.pop((CACHED_INPUT, REPORTED), 0) == 0
+    assert counts == {(INPUT, REPORTED): USAGE[0], (OUTPUT, REPORTED): USAGE[1]}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", ["broken off", "broken off within an event", "error after content"])
+def test_of_an_answer_that_breaks_off_what_came_is_counted(case: Case, name: str) -> None:
+    assert used(case, STREAMS[name](case.path)) == [*told_at_the_start(case.path), Count(OUTPUT, ESTIMATED, 2)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", ["broken off before content", "error before content"])
+def test_before_content_there_is_no_output(case: Case, name: str) -> None:
+    assert used(case, STREAMS[name](case.path)) == told_at_the_start(case.path)
+
+
+@pytest.mark.parametrize("case", NATIVE, ids=str)
+def test_without_usage_the_events_with_content_are_counted(case: Case) -> None:
+    # OpenAI's older streams end with an event of its own for the reason, which stands for the token that ends a text.
+    ends = 1 if case.path in (CHAT, COMPLETIONS) else 0
+    assert used(case, without_usage(case.path)) == [Count(OUTPUT, ESTIMATED, len(WORDS) + ends)]
+
+
+def test_a_response_that_fails_tells_what_it_used() -> None:
+    failed = {"status": "failed", "error": {"code": "server_error"}, "usage": {"input_tokens": 7, "output_tokens": 2}}
+    events = [*begun(RESPONSES), named({"type": "response.failed", "response": failed})]
+    assert used(Case(RESPONSES), events) == [Count(INPUT, REPORTED, 7), Count(OUTPUT, REPORTED, 2)]
+
+
+def test_of_counts_in_every_event_the_last_is_in_force() -> None:
+    events = [
+        event.replace(b'"usage": null', b'"usage": {"prompt_tokens": 7, "completion_tokens": %d}' % number)
+        for number, event in enumerate(begun(CHAT), 10)
+    ]
+    assert used(Case(CHAT), events) == [Count(INPUT, REPORTED, 7), Count(OUTPUT, REPORTED, 12)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@given(name=st.sampled_from(sorted(STREAMS)), drawn=st.data())
+def test_cuts_and_translation_change_no_count(case: Case, name: str, drawn: st.DataObject) -> None:
+    events = STREAMS[name](case.path)
+    data = b"".join(events)
+    pieces = cut(data, drawn.draw(st.lists(st.integers(0, len(data)), max_size=12)))
+    assert used(case, pieces) == used(Case(case.path), events)
+
+
+@pytest.mark.parametrize(
+    "junk", [b'{"usage": {"prompt_tokens": oops}}', b'{"usage": {"prompt_tokens": 1%b}}' % (b"0" * 5000)]
+)
+def test_counting_changes_nothing_of_what_passes(junk: bytes) -> None:
+    *events, done = good(CHAT)
+    wild = [*events, b"data: %b\n\n" % junk, done]
+    assert read(Case(CHAT), wild) == (b"".join(wild), None, "", None)
