@@ -113,6 +113,12 @@ def dialect_of(path: str, headers: Headers) -> Dialect:
     return Dialect.OPENAI
 
 
+def forwards(path: str) -> bool:
+    """Whether a model answers at this path, whatever the method."""
+    endpoint = _BY_PATH.get(path)
+    return endpoint is not None and endpoint.forwards
+
+
 def _find(path: str) -> tuple[Endpoint | None, str | None]:
     if exact := _BY_PATH.get(path):
         return exact, None

@@ -179,6 +179,13 @@ class Timeouts(Section):
     connect_s: Seconds = Field(2.0, gt=0, le=60, description="Connecting to a replica.")
     first_byte_s: Seconds = Field(120.0, gt=0, le=3600, description="From the request sent to an answer's first byte.")
     idle_s: Seconds = Field(60.0, gt=0, le=3600, description="Between two pieces of an answer.")
+    keepalive_s: Seconds | None = Field(
+        15.0,
+        gt=0,
+        le=3600,
+        description="A stream that has begun is sent a comment after each silence of this length, so that nobody on "
+        "the way hangs up; null: none. It gives the model no more time than `idle_s`.",
+    )
     total_s: Seconds = Field(600.0, gt=0, le=86_400, description="A request from end to end, attempts included.")
 
     @model_validator(mode="after")

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 from prometheus_client import generate_latest
 
-from serve.api.endpoints import Kind, Match, dialect_of, resolve
+from serve.api.endpoints import Kind, Match, dialect_of, forwards, resolve
 from serve.api.errors import render
 from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, clean_request_id, printable
 from serve.config import Settings
 from serve.errors import InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
 from serve.gateway.auth import AdminKeys, ClientKeys
-from serve.gateway.exchange import Exchange
+from serve.gateway.exchange import NOT_ASKED, Exchange
 from serve.gateway.forwarding import Forwarding
 from serve.gateway.pages import Pages
 from serve.gateway.session_pages import SessionPages
@@ -115,6 +115,8 @@ class Gateway:
             exchange.extra_headers.append((b"x-request-id", request_id.encode()))
         if exchange.dialect is Dialect.ANTHROPIC:
             exchange.extra_headers.append((b"request-id", request_id.encode()))
+        if forwards(scope["path"]):
+            exchange.served_by = NOT_ASKED  # until somebody is
         started = asyncio.get_running_loop().time()
         try:
             await self._dispatch(exchange)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+ENDS = (b"\n\n", b"\n\r\n")
+"""How an event ends: `\\r\\n\\r\\n` with the second of them."""
 MAX_HELD_BYTES = 1 << 20
 """A single event longer than this is passed on in pieces."""
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from serve.api.http import Headers, Receive, Reply, Scope, Send, send_reply, until_disconnect
 from serve.schemas import Dialect
+
+COMMENT = b": keep-alive\n\n"
+"""Clients skip it. WHATWG HTML, server-sent events, section 9.2.6."""
+NOBODY = (b"x-switchboard-served-by", b"none")
+NOT_ASKED = (NOBODY, (b"x-switchboard-attempts", b"0"))
+"""Of an answer that no model was asked for, on an endpoint where one answers."""
 
 
 class Exchange:
@@ -14,7 +21,7 @@ class Exchange:
 
     `model` is the metrics' label: a configured name or `-`, never a client's string. `status` is what the client was
     told, 499 when it went away first, None while nothing was said. `served_by`
-    holds the headers that tell which replica was asked last, `sent_last` the piece of the body that was sent last.
+    holds the headers that tell which replica was asked last, `sent_last` the piece of the answer that was sent last.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, dialect: Dialect) -> None:
@@ -29,7 +36,7 @@ class Exchange:
         self.status: int | None = None
         self.first_byte_at: float | None = None
         self.extra_headers: list[tuple[bytes, bytes]] = []
-        self.served_by: list[tuple[bytes, bytes]] = []
+        self.served_by: Sequence[tuple[bytes, bytes]] = ()
         self.sent_last = b""
 
     @property
@@ -59,6 +66,10 @@ class Exchange:
     async def body(self, chunk: bytes, *, more: bool = True) -> None:
         self.sent_last = chunk
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    async def comment(self) -> None:
+        """Send what is no piece of the answer, between two events of a stream."""
+        await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
 
     def until_client_leaves(self) -> AbstractAsyncContextManager[None]:
         """`until_disconnect` for this request."""

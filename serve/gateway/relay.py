@@ -20,7 +20,8 @@ from serve.api.http import ClientDisconnected
 from serve.config import ModelTimeouts
 from serve.errors import NO_CREDIT, DeadlineExceeded, EngineFailed, SwitchboardError
 from serve.gateway.events import WholeEvents
-from serve.gateway.exchange import Exchange
+from serve.gateway.exchange import NOBODY, Exchange
+from serve.gateway.keepalive import KeepAlive
 from serve.gateway.state import GatewayState
 from serve.gateway.upstream import Answer, AttemptFailed, Clock, Upstream
 from serve.mlops import metrics
@@ -66,7 +67,7 @@ class _Course:
     attempts: int = 0
     tried: list[str] = field(default_factory=list)
     """Replicas of the target at hand."""
-    asked: list[tuple[bytes, bytes]] = field(default_factory=list)
+    asked: list[tuple[bytes, bytes]] = field(default_factory=lambda: [NOBODY])
 
     def with_failure(self, failure: Failure) -> _Course:
         return replace(self, failures=[*self.failures, failure])
@@ -314,13 +315,14 @@ class Relay:
             return
         events = WholeEvents()
         try:
-            async for chunk in answer.chunks():
-                whole = events.feed(chunk)
-                if not whole:
-                    continue
-                if not exchange.started:
-                    await _commit(course, replica, answer, (b"cache-control", b"no-cache"))
-                await exchange.body(whole)
+            async with KeepAlive(exchange, self._state.settings.timeouts.keepalive_s) as stream:
+                async for chunk in answer.chunks():
+                    whole = events.feed(chunk)
+                    if not whole:
+                        continue
+                    if not exchange.started:
+                        await _commit(course, replica, answer, (b"cache-control", b"no-cache"))
+                    await stream.send(whole)
         except AttemptFailed:
             if exchange.started:
                 await self._break_off(course, EngineFailed("The model broke off its answer."))

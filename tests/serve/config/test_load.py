@@ -26,6 +26,16 @@ def test_one_model_is_all_that_must_be_said(root: Path) -> None:
     assert settings.auth.key_digests == ()
 
 
+@pytest.mark.parametrize(
+    ("timeouts", "keepalive_s"), [({}, 15), ({"keepalive_s": 5}, 5), ({"keepalive_s": None}, None)]
+)
+def test_comments_in_silent_streams_can_be_switched_off(
+    args: Args, root: Path, timeouts: Args, keepalive_s: float | None
+) -> None:
+    settings = load_args(args | {"timeouts": timeouts | {"idle_s": 10}}, env={}, root=root)
+    assert settings.timeouts.keepalive_s == keepalive_s
+
+
 def test_all_faults_are_reported_at_once_each_once(args: Args, faults: Faults) -> None:
     args["models"][0]["engine"] |= {"max_lora": 3, "max_num_seqs": "many"}
     args["models"][0]["api_key"] = "${KEY}"
@@ -119,6 +129,9 @@ def test_a_wrong_value_of_a_model(args: Args, faults: Faults, place: str, value:
     [
         ({"limits": {"body_mib": 0}}, "limits.body_mib: should be greater than 0"),
         ({"timeouts": {"idle_s": 700}}, "timeouts: total_s (600) is below another of them (700)"),
+        ({"timeouts": {"keepalive_s": 0}}, "timeouts.keepalive_s: should be greater than 0"),
+        ({"timeouts": {"keepalive_s": 3601}}, "timeouts.keepalive_s: should be less than or equal to 3600"),
+        ({"timeouts": {"keepalive_s": "often"}}, "timeouts.keepalive_s: should be a number"),
         ({"registry": {"expiry_s": 1.5}}, "registry: expiry_s (1.5) must be at least twice heartbeat_s (1)"),
         ({"registry": None}, "registry: should be a mapping"),
         ({"router": {"replica": 1}}, "router.replica: unknown key; did you mean 'replicas'?"),

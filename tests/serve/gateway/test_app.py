@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
 import pytest
 
+from serve.api.endpoints import ENDPOINTS, Endpoint
 from serve.gateway.state import GatewayState
 from serve.schemas import Json
 from tests.fakes import replica as fake
@@ -280,6 +282,58 @@ async def test_where_the_server_around_it_adds_the_id(start: Start) -> None:
             assert "x-request-id" not in answer.headers
 
 
+# Who answered: nobody.
+
+
+def assert_nobody_was_asked(headers: Mapping[str, str]) -> None:
+    assert (headers.get("x-switchboard-served-by"), headers.get("x-switchboard-attempts")) == ("none", "0")
+
+
+@pytest.mark.parametrize("endpoint", [one for one in ENDPOINTS if one.forwards], ids=lambda endpoint: endpoint.kind)
+@pytest.mark.parametrize(
+    ("status", "method", "body"),
+    [
+        (400, "POST", b"[]"),
+        (400, "POST", b'{"model": 7}'),
+        (404, "POST", json.dumps(message("nobody") | {"prompt": "x", "input": "x"}).encode()),
+        (405, "GET", b""),
+        (413, "POST", b" " * 2000),
+        (503, "POST", json.dumps(message() | {"prompt": "x", "input": "x"}).encode()),
+    ],
+)
+async def test_a_refusal_says_that_nobody_was_asked(
+    start: Start, endpoint: Endpoint, status: int, method: str, body: bytes
+) -> None:
+    running = await start(**SMALL)
+    client = await running.client()
+    async with client.request(method, endpoint.path, data=body) as answer:
+        assert answer.status == status
+        assert_nobody_was_asked(answer.headers)
+
+
+async def test_so_do_a_wrong_key_a_missing_host_and_a_fault_of_ours(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = await start(auth={"keys": ["a-client-key-of-bot-1"]})
+    async with wired(locked.port) as wire:
+        await wire.ask(CHAT, authorization="Bearer wrong")
+        refused = await wire.reply()
+        await wire.write(f"POST {CHAT} HTTP/1.1\r\ncontent-length: 0\r\n\r\n".encode())
+        hostless = await wire.reply()
+        monkeypatch.delattr("serve.gateway.forwarding.plan")
+        await wire.ask(CHAT, json.dumps(chat()).encode(), authorization="Bearer a-client-key-of-bot-1")
+        broken = await wire.reply()
+    assert [refused.status, hostless.status, broken.status] == [401, 400, 500]
+    for reply in (refused, hostless, broken):
+        assert_nobody_was_asked(reply.headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/health", "/nowhere", "/v1/sessions/sess_1"])
+async def test_where_no_model_answers_nothing_is_said_of_one(client: aiohttp.ClientSession, path: str) -> None:
+    async with client.get(path) as answer:
+        assert [name for name in answer.headers if name.lower().startswith("x-switchboard")] == []
+
+
 # How much at once.
 
 
@@ -297,6 +351,7 @@ async def test_one_too_many_is_refused_at_once_and_the_next_taken_again(start: S
             assert answer.status == 429
             assert answer.headers["retry-after"] == "1"
             assert_refused(await answer.json(), path, "rate_limit_error")
+            assert_nobody_was_asked(answer.headers)
     async with client.get("/v1/models") as answer:
         assert answer.status == 200
     assert len(replica.calls) == 3

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import pytest
 
-from serve.gateway.exchange import Exchange
+from serve.gateway.exchange import COMMENT, Exchange
 from serve.schemas import Dialect
 from tests.fakes import replica as fake
 from tests.fakes.http_server import PATIENCE_S, Call
@@ -115,6 +115,19 @@ async def test_gone_in_the_middle_of_a_stream(one_place: Running) -> None:
         await reader.readuntil(event(2))
     await (await replica.call()).until_gone()
     await told.once_gone(one_place)
+
+
+async def test_gone_between_two_comments(start: Start) -> None:
+    running = await start(limits={"max_in_flight": 1}, timeouts={"keepalive_s": 0.01})
+    told = Told()
+    replica = await running.replica()
+    replica.behave = fake.stalls_after(1)
+    async with connected(running) as (reader, writer):
+        writer.write(request(json.dumps(chat(stream=True)).encode()))
+        for _ in range(2):
+            await reader.readuntil(COMMENT)
+    await (await replica.call()).until_gone()
+    await told.once_gone(running)
 
 
 async def test_gone_in_the_middle_of_a_long_answer(one_place: Running) -> None:
