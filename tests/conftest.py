@@ -6,11 +6,16 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.live import config
 from tests.live.asking import Client, connected
 from tests.live.running import Switchboard
 from tests.live.running import switchboard as running
+
+# How long an example takes, or takes to make, says something of the machine only.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 ORDER = ("contract", "e2e", "faults")
 """Folders of the tests that share it. Those that kill its processes come last."""

@@ -491,5 +491,5 @@ class Interleavings(RuleBasedStateMachine):
         await settle()
 
 
-Interleavings.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Interleavings.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestInterleavings = Interleavings.TestCase

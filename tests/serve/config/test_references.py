@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.config.references import MAX_DEPTH, MAX_VALUES, FromReference, expand
@@ -96,26 +96,22 @@ def test_a_few_lines_of_aliases_cannot_fill_the_memory() -> None:
     assert faults_of({"models": bomb}) == [f"models: holds more than {MAX_VALUES} values"]
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_characters="$")))
 def test_text_without_a_dollar_is_left_alone(text: str) -> None:
     assert expanded(text) == text
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_any_text_can_be_written_with_doubled_dollars(text: str) -> None:
     assert expanded(text.replace("$", "$$")) == text
 
 
-@settings(deadline=None)
 @given(NAMES, st.text(min_size=1), st.text(alphabet=string.ascii_letters + "/:-@ "))
 def test_a_reference_gives_exactly_what_the_variable_holds(name: str, value: str, default: str) -> None:
     assert expanded(f"<${{{name}:-{default}}}>", **{name: value}) == f"<{value}>"
     assert expanded(f"<${{{name}:-{default}}}>") == f"<{default}>"
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="${}:-AB_1 "))
 def test_any_text_expands_or_is_a_fault(text: str) -> None:
     copy, faults = expand(text, {"A": "x"})

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.config import Settings, load_args, load_file
@@ -16,9 +16,6 @@ from serve.config.models import LocalModel
 from serve.config.schema import AdapterConfig, BotConfig
 from serve.config.shape import keys
 from serve.errors import ConfigError
-
-# Shared cores: how long an example takes says nothing.
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NOWHERE = Path("/nonexistent")
 
@@ -70,28 +67,24 @@ SETTINGS = load_args(
 )
 
 
-@unhurried
 @given(ARGS | JUNK)
 def test_any_arguments(args: Any) -> None:
     with contextlib.suppress(ConfigError):
         load_args(args, env={"X": "x"}, root=NOWHERE)
 
 
-@unhurried
 @given(st.fixed_dictionaries({}, optional={"bots": BOTS | JUNK, "models": JUNK, "limits": JUNK, "x": JUNK}) | JUNK)
 def test_any_live_change(user_config: Any) -> None:
     with contextlib.suppress(ConfigError):
         SETTINGS.with_live(user_config, env={"X": "x"})
 
 
-@unhurried
 @given(st.dictionaries(st.sampled_from(["demo", "other"]), JUNK))
 def test_any_live_change_of_models(models: Any) -> None:
     with contextlib.suppress(ConfigError):
         SETTINGS.with_live({"models": models}, env={"X": "x"})
 
 
-@unhurried
 @given(st.binary() | st.text(alphabet="{}[]:-&*!|>'\"#%@`,? \nab1").map(str.encode))
 def test_any_file(content: bytes) -> None:
     with tempfile.NamedTemporaryFile(suffix=".yaml") as file:
@@ -116,7 +109,6 @@ APPLICATION = st.fixed_dictionaries(
 )
 
 
-@unhurried
 @given(
     st.fixed_dictionaries(
         {},

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.gateway.events import MAX_HELD_BYTES, WholeEvents
@@ -15,7 +15,6 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
     return [text[start:end] for start, end in pairwise(edges)]
 
 
-@settings(deadline=None)
 @given(EVENTS, st.sampled_from([b"\n", b"\r\n"]), st.lists(st.integers(0, 10_000)), st.sampled_from([b"", b"data: h"]))
 def test_however_a_stream_is_cut_only_whole_events_pass(
     events: list[bytes], line_end: bytes, places: list[int], torn: bytes

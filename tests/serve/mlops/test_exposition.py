@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -49,7 +49,6 @@ def test_a_name_that_needs_quoting() -> None:
 CUT_LINES = st.tuples(st.sampled_from(PAGE.splitlines()), st.integers(1, 40)).map(lambda cut: cut[0][: cut[1]])
 
 
-@settings(deadline=None)
 @given(st.binary() | st.text().map(str.encode) | CUT_LINES)
 def test_a_page_that_cannot_be_read_hides_no_other(wild: bytes) -> None:
     page = merged([("wild", wild), ("good", b"good 1\n")])

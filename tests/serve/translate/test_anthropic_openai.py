@@ -385,7 +385,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(BODIES | st.dictionaries(st.text(max_size=5), ANYTHING, max_size=3))
 def test_any_request_is_translated_or_refused_and_never_changed(body: Json) -> None:
     before = copy.deepcopy(body)
@@ -824,7 +824,7 @@ def answers(draw: st.DrawFn) -> tuple[Json, list[Json]]:
     return completion({**texts, "tool_calls": calls or None}, finish, usage=usage), chunks
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(answers())
 def test_a_stream_put_together_is_the_whole_answer(case: tuple[Json, list[Json]]) -> None:
     answer, chunks = case

@@ -8,7 +8,7 @@ from typing import Any
 import anthropic.types
 import pytest
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -410,7 +410,6 @@ TOP_FIELDS = [
 ]  # fmt: skip
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(TOP_FIELDS), WILD_OBJECTS, max_size=2), st.lists(MESSAGES, max_size=4))
 def test_any_request_is_carried_or_refused_and_left_as_it_was(fields: Json, messages: list[Any]) -> None:
     body = {"model": "m", **fields, "messages": messages}
@@ -634,7 +633,6 @@ ANSWERS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(ANSWERS.filter(lambda message: "NaN" not in json.dumps(message)), st.data())
 def test_a_stream_adds_up_to_the_whole_answer(message: Json, data: st.DataObject) -> None:
     def cut(piece: str) -> list[str]:

@@ -19,7 +19,7 @@ from serve.translate.sse import Splitter, parse
 from serve.translate.translator import Incomplete
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
-unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+choosy = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 NOW = 1_800_000_005.5
 CREATED = 1_800_000_000
 USAGE = {
@@ -487,7 +487,7 @@ def outcome(body: Json) -> tuple[Json, InvalidRequest | None]:
         return {}, error
 
 
-@unhurried
+@choosy
 @given(requests())
 def test_a_request_is_translated_or_refused_and_never_changed(body: Json) -> None:
     before = copy.deepcopy(body)
@@ -501,7 +501,7 @@ def test_a_request_is_translated_or_refused_and_never_changed(body: Json) -> Non
         assert None not in chat.values()
 
 
-@unhurried
+@choosy
 @given(requests())
 def test_whatever_was_accepted_is_repeated_in_a_valid_response(body: Json) -> None:
     assume(outcome(body)[1] is None)
@@ -964,7 +964,7 @@ def one_of(draw: st.DrawFn, rest: dict[int, list[Json]]) -> list[Json]:
     return [rest[draw(st.sampled_from(left))].pop(0)] if left else []
 
 
-@unhurried
+@choosy
 @given(answers_both_ways())
 def test_a_stream_adds_up_to_the_whole_answer(both: tuple[Json, list[Json]]) -> None:
     whole, chunks = both
@@ -1008,7 +1008,7 @@ def streamed_or_not(chunks: list[Json]) -> bytes:
         return b""
 
 
-@unhurried
+@choosy
 @given(ODD_ANSWER)
 def test_an_odd_answer_is_valid_or_incomplete(said: Json) -> None:
     body = answered(said)
@@ -1016,7 +1016,7 @@ def test_an_odd_answer_is_valid_or_incomplete(said: Json) -> None:
         Response.model_validate_json(json.dumps(body), strict=True)
 
 
-@unhurried
+@choosy
 @given(st.lists(ODD_ANSWER, max_size=3))
 def test_an_odd_stream_is_valid_or_incomplete(chunks: list[Json]) -> None:
     events(streamed_or_not(chunks))
