@@ -93,7 +93,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._upstream.close()
+        self._upstream.close()
         await self._sessions.close()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:

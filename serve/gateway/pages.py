@@ -116,7 +116,7 @@ class Pages:
 
     async def _scrape(self, replica_id: str, url: str) -> tuple[str, bytes] | None:
         try:
-            return replica_id, await self._upstream.get(f"{url}/metrics", SCRAPE_TIMEOUT_S)
+            return replica_id, await self._upstream.get(url, "/metrics", SCRAPE_TIMEOUT_S)
         except AttemptFailed:
             return None
 

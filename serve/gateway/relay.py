@@ -241,7 +241,7 @@ class Relay:
             with self._state.sending_to(replica.replica_id), Clock(timeouts[0]) as clock:
                 headers = {**course.forward.headers, **_target_headers(target)}
                 async with self._upstream.post(
-                    replica.url + course.forward.path, course.forward.body, headers, clock, timeouts[1]
+                    replica.url, course.forward.path, course.forward.body, headers, clock, timeouts[1]
                 ) as answer:
                     outcome = "ok" if answer.status < 400 else f"status_{answer.status}"
                     failure = _failure(target, answer)

@@ -9,15 +9,20 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
-import aiohttp
 from yarl import URL
 
 from serve.config import Timeouts
+from serve.gateway.connection import BrokenOff, Connection, Malformed, Pool, head
 
-FORWARDED = frozenset({"content-type", "retry-after", "retry-after-ms", "x-should-retry", "allow"})
+FORWARDED = frozenset({b"content-type", b"retry-after", b"retry-after-ms", b"x-should-retry", b"allow"})
 """Response headers that pass from a replica to the client; all others belong to the hop."""
+
+KEEPALIVE_S = 15.0
+"""Of an idle connection: less than the replicas' servers grant."""
+_JSON = ("content-type", "application/json")
 
 
 class AttemptFailed(Exception):
@@ -93,18 +98,17 @@ class Answer:
     code: str | None
     """Of an error, as the manager names it."""
     retry_after_s: float | None
-    _response: aiohttp.ClientResponse
+    _connection: Connection
     _clock: Clock
     _idle_s: float
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. Raises `AttemptFailed` when it breaks off."""
-        content = self._response.content
         try:
-            while chunk := await content.readany():
+            while chunk := await self._connection.read():
                 self._clock.allow(self._idle_s)
                 yield chunk
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except (BrokenOff, Malformed) as error:
             raise AttemptFailed("reset", sent=True) from error
 
     async def read(self, limit_bytes: int) -> bytes:
@@ -120,60 +124,65 @@ class Answer:
 
 
 class Upstream:
-    """A pool of connections to the manager replicas: as many as there are requests, which the gateway bounds."""
+    """A pool of connections to the manager replicas: as many as there are requests, which the gateway bounds.
+
+    To be made in a running loop.
+    """
 
     def __init__(self, timeouts: Timeouts, secret: str) -> None:
         self._timeouts = timeouts
-        self._secret = secret
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect_s),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
-            raise_for_status=False,
-        )
+        self._secret = ("x-switchboard-secret", secret)
+        self._pool = Pool(timeouts.connect_s, KEEPALIVE_S)
 
     @asynccontextmanager
     async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], clock: Clock, idle_s: float
+        self, url: str, path: str, body: bytes, headers: Mapping[str, str], clock: Clock, idle_s: float
     ) -> AsyncIterator[Answer]:
-        """Send one request and give its answer's head. Each piece of its body gives the next one `idle_s`.
+        """Send one request to the replica at `url` and give its answer's head.
 
-        Raises `AttemptFailed`; `TimeoutError` comes from the caller's clock.
+        Each piece of the answer's body gives the next one `idle_s`. Raises `AttemptFailed`; `TimeoutError` comes from
+        the caller's clock.
         """
-        request = self._session.post(
-            url,
-            data=body,
-            headers={**headers, "x-switchboard-secret": self._secret, "content-type": "application/json"},
-            allow_redirects=False,
-        )
-        try:
-            response = await request
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise AttemptFailed("connect", sent=False) from error
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            # A replica whose process is gone takes its open connections along: it did not fail on this request.
-            gone = not await self._listens(url)
-            raise AttemptFailed("connect" if gone else "reset", sent=not gone) from error
-        except aiohttp.ClientError as error:
-            raise AttemptFailed("malformed", sent=True) from error
-        async with response:
+        address = _address(url)
+        told = (*headers.items(), self._secret, _JSON)
+        request = head("POST", path, address.authority, told, len(body))
+        async with self._asking(address, request, body) as connection:
+            answered = dict(connection.headers)
+            content_type = answered.get(b"content-type", b"").partition(b";")[0].strip().lower()
             yield Answer(
-                status=response.status,
-                headers=[(k.lower(), v) for k, v in response.raw_headers if k.lower().decode("latin-1") in FORWARDED],
-                streams=response.content_type == "text/event-stream",
-                is_json=response.content_type == "application/json",
-                code=response.headers.get("x-switchboard-error"),
-                retry_after_s=_seconds(response.headers.get("retry-after", "")),
-                _response=response,
+                status=connection.status,
+                headers=[(name, value) for name, value in connection.headers if name in FORWARDED],
+                streams=content_type == b"text/event-stream",
+                is_json=content_type == b"application/json",
+                code=answered[b"x-switchboard-error"].decode("latin-1") if b"x-switchboard-error" in answered else None,
+                retry_after_s=_seconds(answered.get(b"retry-after", b"")),
+                _connection=connection,
                 _clock=clock,
                 _idle_s=idle_s,
             )
 
-    async def _listens(self, url: str) -> bool:
-        """Whether anybody accepts connections at the URL's address."""
-        address = URL(url)
+    @asynccontextmanager
+    async def _asking(self, address: _Address, request: bytes, body: bytes) -> AsyncIterator[Connection]:
+        """A connection on which the head of the answer has come."""
+        try:
+            connection = await self._pool.take(address.host, address.port)
+        except OSError as error:
+            raise AttemptFailed("connect", sent=False) from error
+        try:
+            try:
+                await connection.ask(request, body)
+            except BrokenOff as error:
+                # A replica whose process is gone takes its open connections along: it did not fail on this request.
+                gone = not await self._listens(address)
+                raise AttemptFailed("connect" if gone else "reset", sent=not gone) from error
+            except Malformed as error:
+                raise AttemptFailed("malformed", sent=True) from error
+            yield connection
+        finally:
+            self._pool.give_back(address.host, address.port, connection)
+
+    async def _listens(self, address: _Address) -> bool:
+        """Whether anybody accepts connections there."""
         try:
             async with asyncio.timeout(self._timeouts.connect_s):
                 _, writer = await asyncio.open_connection(address.host, address.port)
@@ -182,23 +191,41 @@ class Upstream:
         writer.transport.abort()
         return True
 
-    async def get(self, url: str, timeout_s: float) -> bytes:
+    async def get(self, url: str, path: str, timeout_s: float) -> bytes:
         """A replica's own page (its metrics). Raises `AttemptFailed`."""
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        address = _address(url)
+        request = head("GET", path, address.authority, [self._secret], 0)
         try:
-            async with self._session.get(
-                url, headers={"x-switchboard-secret": self._secret}, timeout=timeout
-            ) as response:
-                if response.status != 200:
-                    raise AttemptFailed(f"status_{response.status}", sent=True)
-                return await response.read()
-        except (aiohttp.ClientError, TimeoutError) as error:
+            async with asyncio.timeout(timeout_s), self._asking(address, request, b"") as connection:
+                if connection.status != 200:
+                    raise AttemptFailed(f"status_{connection.status}", sent=True)
+                page = bytearray()
+                while chunk := await connection.read():
+                    page += chunk
+                return bytes(page)
+        except (BrokenOff, Malformed, TimeoutError) as error:
             raise AttemptFailed("reset", sent=True) from error
 
-    async def close(self) -> None:
-        await self._session.close()
+    def close(self) -> None:
+        self._pool.close()
 
 
-def _seconds(value: str) -> float | None:
+@dataclass(frozen=True, slots=True)
+class _Address:
+    host: str
+    port: int
+    authority: str
+
+
+@lru_cache(maxsize=1024)
+def _address(url: str) -> _Address:
+    """Of a replica, as it registered itself."""
+    parsed = URL(url)
+    assert parsed.host is not None
+    assert parsed.port is not None
+    return _Address(parsed.host, parsed.port, parsed.raw_authority)
+
+
+def _seconds(value: bytes) -> float | None:
     """Of the `Retry-After` that managers send."""
-    return float(value) if value.isascii() and value.isdigit() and len(value) < 7 else None
+    return float(value) if value.isdigit() and len(value) < 7 else None
