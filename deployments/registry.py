@@ -95,11 +95,14 @@ class RegistryDeployment:
         """Keep which models one router leaves out, and give what the others do: seconds that are left."""
         now = time.monotonic()
         self._outages[router_id] = {model: now + seconds for model, seconds in outages.items()}
-        others = [known for router, known in self._outages.items() if router != router_id]
+        # A router that is gone is forgotten with the last of its outages.
+        self._outages = {name: known for name, known in self._outages.items() if max(known.values(), default=0) > now}
         until: dict[str, float] = {}
-        for model, at in (item for known in others for item in known.items()):
-            until[model] = max(at, until.get(model, at))
-        return {model: at - now for model, at in until.items() if at > now}
+        for router, known in self._outages.items():
+            for model, at in known.items():
+                if router != router_id and at > now:
+                    until[model] = max(at, until.get(model, at))
+        return {model: at - now for model, at in until.items()}
 
     async def check_health(self) -> None:
         """Alive as long as it answers."""

@@ -118,17 +118,18 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
         if state == "":
             _say(f"ready after {time.monotonic() - started:.0f} s")
             return True
-        for line in _failures(log) - failures:
+        said = log.read_text(errors="replace")
+        for line in _failures(said) - failures:
             failures.add(line)
             _say(f"{line}\n[switchboard] more in {log.relative_to(ROOT)}; Serve tries again")
-        if (latest := _latest(log)) != progress:
+        if (latest := _latest(said)) != progress:
             progress = latest
             _say(progress)
         now = time.monotonic()
         if state != reported or now >= next_report:
             _say(f"{state} ({now - started:.0f} s)")
             reported, next_report = state, now + REPORT_S
-        if now - started > bound or _gave_up(log):
+        if now - started > bound or _gave_up(said):
             why = "\n".join(sorted(failures)) or f"the end of its log:\n{_tail(log)}"
             print(f"Serve has given up starting the models: {why}", file=sys.stderr)
             raise SystemExit(1)
@@ -136,21 +137,21 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
     return False
 
 
-def _failures(log: Path) -> set[str]:
+def _failures(log: str) -> set[str]:
     """What replicas that cannot start have said."""
-    said = (line.partition(NOT_STARTED) for line in log.read_text(errors="replace").splitlines())
+    said = (line.partition(NOT_STARTED) for line in log.splitlines())
     return {f"could not start{rest}" for _, found, rest in said if found}
 
 
-def _latest(log: Path) -> str:
+def _latest(log: str) -> str:
     """What a replica that does something long said last."""
-    said = [line.partition(PROGRESS)[2].strip() for line in log.read_text(errors="replace").splitlines()]
+    said = [line.partition(PROGRESS)[2].strip() for line in log.splitlines()]
     return next((line for line in reversed(said) if line), "")
 
 
-def _gave_up(log: Path) -> bool:
+def _gave_up(log: str) -> bool:
     """Whether Serve has stopped trying to start a deployment. Ray's dashboard knows, whose address Ray logs."""
-    dashboard = re.search(r"dashboard at \S*(http://[\d.]+:\d+)", log.read_text(errors="replace"))
+    dashboard = re.search(r"dashboard at \S*(http://[\d.]+:\d+)", log)
     if dashboard is None:
         return False
     request = urllib.request.Request(f"{dashboard[1]}/api/serve/applications/")
