@@ -14,6 +14,7 @@ from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
 from deployments.ingress import answer_with
 from deployments.logs import to_serve
+from serve.api.http import ASGIApp
 from serve.config import Settings, is_loopback
 from serve.errors import ConfigError, Unavailable
 from serve.gateway.app import Gateway
@@ -65,14 +66,13 @@ class Router:
             RegistryHandle(registry, timeout_s=settings.registry.expiry_s),
             router_id=rayserve.get_replica_context().replica_id.unique_id,
             wake=self._wake,
-            # Serve's own middleware answers with the request's id.
-            adds_request_id=False,
         )
         answer_with(self._gateway)
         keep_out_of_collections()
 
-    def __serve_build_asgi_app__(self) -> Gateway:
-        return self._gateway
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """What Serve asks, with a middleware around it that says the request's id."""
+        return self._gateway.without_request_id
 
     def _wake(self, model: str) -> None:
         """Have Serve start a first replica: a call that waits for one is what its autoscaler looks at."""

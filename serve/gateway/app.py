@@ -38,14 +38,13 @@ METRICS_PERIOD_S = 2.0
 PURGE_PERIOD_S = 60.0
 PURGE_BATCH = 1000
 CLIENT_GONE = 499
+SAYS_REQUEST_ID = "switchboard.says_request_id"
+"""In the scope of a request whose answer gets its `x-request-id` further out."""
 REQUEST_ID_HEADERS = (b"x-request-id", b"request-id")
 
 
 class Gateway:
-    """ASGI. `wake` asks a model's deployment for a first replica.
-
-    `adds_request_id` is off where the server around it answers with `x-request-id` itself.
-    """
+    """ASGI. `wake` asks a model's deployment for a first replica."""
 
     def __init__(
         self,
@@ -53,14 +52,11 @@ class Gateway:
         source: RegistrySource,
         router_id: str,
         wake: Callable[[str], None],
-        *,
-        adds_request_id: bool = True,
     ) -> None:
         self._settings = settings
         self._source = source
         self._router_id = router_id
         self._wake = wake
-        self._adds_request_id = adds_request_id
         self._keys = ClientKeys(settings.auth.key_digests)
         self._admin_keys = AdminKeys(settings.auth.admin_key_digests, settings.auth.key_digests)
         self.state = GatewayState(settings)
@@ -72,6 +68,10 @@ class Gateway:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
+
+    async def without_request_id(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The same ASGI app for a server that answers with `x-request-id` itself."""
+        await self({**scope, SAYS_REQUEST_ID: True}, receive, send)
 
     async def start(self) -> None:
         """Open the pools and follow the registry. Needs a running event loop."""
@@ -111,7 +111,7 @@ class Gateway:
         headers = Headers(scope["headers"])
         request_id = clean_request_id(headers.get(b"x-request-id"))
         exchange = Exchange(scope, receive, send, request_id, dialect_of(scope["path"], headers))
-        if self._adds_request_id:
+        if SAYS_REQUEST_ID not in scope:
             exchange.extra_headers.append((b"x-request-id", request_id.encode()))
         if exchange.dialect is Dialect.ANTHROPIC:
             exchange.extra_headers.append((b"request-id", request_id.encode()))

@@ -60,4 +60,8 @@ async def test_of_the_engines(client: Client) -> None:
 
         assert all([await stream.event() for stream in streams])
     await idle(client)
-    assert (await client.chat("demo", "Hello")).status == 200
+
+    async def heard_of() -> bool:
+        return (await client.chat("demo", "Hello")).status == 200
+
+    await eventually(heard_of, AT_ONCE_S, "the routers know that there is room again")

@@ -42,14 +42,14 @@ async def start(args: Args) -> AsyncIterator[Start]:
     """Starts a gateway, with these sections of `args` in place of those above."""
     async with AsyncExitStack() as stack:
 
-        async def start(*, adds_request_id: bool = True, **sections: object) -> Running:
+        async def start(*, says_request_id: bool = True, **sections: object) -> Running:
             settings = load_args(args | sections, env={}, check_paths=False)
             registry = InProcessRegistry(settings)
             woken: list[str] = []
-            gateway = Gateway(settings, registry, "router-1", woken.append, adds_request_id=adds_request_id)
+            gateway = Gateway(settings, registry, "router-1", woken.append)
             await gateway.start()
             stack.push_async_callback(gateway.close)
-            url = await stack.enter_async_context(served(gateway))
+            url = await stack.enter_async_context(served(gateway if says_request_id else gateway.without_request_id))
             return Running(gateway, registry, url, woken, stack)
 
         yield start

@@ -274,7 +274,7 @@ async def test_an_anthropic_client_finds_the_id_where_that_api_has_it(
 
 
 async def test_where_the_server_around_it_adds_the_id(start: Start) -> None:
-    running = await start(adds_request_id=False)
+    running = await start(says_request_id=False)
     client = await running.client()
     await running.replica()
     for body in (chat(), chat("nobody")):
