@@ -17,7 +17,7 @@ from deployments.logs import to_serve
 from serve.api.http import ASGIApp
 from serve.config import Settings, is_loopback
 from serve.errors import ConfigError, Unavailable
-from serve.gateway.app import Gateway
+from serve.gateway.app import Gateway, WithoutRequestId
 from serve.gateway.state import Update
 
 
@@ -72,7 +72,7 @@ class Router:
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """What Serve asks, with a middleware around it that says the request's id."""
-        return self._gateway.without_request_id
+        return WithoutRequestId(self._gateway)
 
     def _wake(self, model: str) -> None:
         """Have Serve start a first replica: a call that waits for one is what its autoscaler looks at."""

@@ -69,10 +69,6 @@ class Gateway:
         elif scope["type"] == "http":
             await self._serve(scope, receive, send)
 
-    async def without_request_id(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The same ASGI app for a server that answers with `x-request-id` itself."""
-        await self({**scope, SAYS_REQUEST_ID: True}, receive, send)
-
     async def start(self) -> None:
         """Open the pools and follow the registry. Needs a running event loop."""
         settings = self._settings
@@ -222,6 +218,18 @@ class Gateway:
             except Unavailable:
                 logger.warning("the store does not answer: expired sessions stay for now")
             await asyncio.sleep(PURGE_PERIOD_S)
+
+
+class WithoutRequestId:
+    """The gateway for a server that answers with `x-request-id` itself."""
+
+    # A class, for uvicorn takes a bound method for an app of ASGI 2.
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._gateway({**scope, SAYS_REQUEST_ID: True}, receive, send)
 
 
 def _report(task: asyncio.Task[None]) -> None:

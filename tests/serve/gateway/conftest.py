@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from serve.config import load_args
-from serve.gateway.app import Gateway
+from serve.gateway.app import Gateway, WithoutRequestId
 from tests.fakes.registry import InProcessRegistry
 from tests.fakes.serving import served
 from tests.serve.gateway.running import Args, Running, Start
@@ -49,7 +49,7 @@ async def start(args: Args) -> AsyncIterator[Start]:
             gateway = Gateway(settings, registry, "router-1", woken.append)
             await gateway.start()
             stack.push_async_callback(gateway.close)
-            url = await stack.enter_async_context(served(gateway if says_request_id else gateway.without_request_id))
+            url = await stack.enter_async_context(served(gateway if says_request_id else WithoutRequestId(gateway)))
             return Running(gateway, registry, url, woken, stack)
 
         yield start
