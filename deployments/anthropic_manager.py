@@ -31,5 +31,5 @@ class AnthropicManager(HostedManager):
             "/v1/messages": None,
             "/v1/messages/count_tokens": None,
             "/v1/chat/completions": chat,
-            "/v1/responses": Chained(ResponsesToChat(), chat),
+            "/v1/responses": Chained(ResponsesToChat(thinking=True), chat),
         }

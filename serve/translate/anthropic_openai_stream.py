@@ -5,6 +5,9 @@ Anthropic: https://platform.claude.com/docs/en/api/messages/create and .../build
 
 Reasoning comes from `reasoning_content` or `reasoning`, which are no fields of OpenAI's but of the servers that follow
 it. Logprobs, annotations and audio have no place in a message.
+
+Where the length limit cut a tool call off, a stream has what there is of it, as Anthropic's own has. A whole message
+leaves the call out: its `input` must be an object, and half of one would be another call than the model meant.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def whole_message(answer: Json, request: Json) -> Json:
         content.append({"type": "thinking", "thinking": thought, "signature": ""})
     refusal = _string(said.get("refusal"))
     content += [_text_block(text) for text in (_string(said.get("content")), refusal) if text]
-    calls = [_tool_use(_object(call)) for call in _objects(said.get("tool_calls"))]
+    calls = [_tool_use(call) for call in _objects(said.get("tool_calls")) if not _is_cut_off(call, choice)]
     return {
         **_head(answer, request),
         "content": [*content, *calls],
@@ -149,7 +152,9 @@ class ChatToMessages(StreamTranslator):
         sent: list[bytes] = []
         while self._queue:
             block = self._queue.popleft()
-            if block.kind == "tool_use":
+            if block.kind == "tool_use" and not (
+                _was_limited(self._finished) and _is_unfinished("".join(block.pieces))
+            ):
                 _arguments("".join(block.pieces))
             sent += self._send(block)
             sent.append(self._close(block))
@@ -296,6 +301,25 @@ def _tool_use(call: Json) -> Json:
     if not call_id or not name:
         raise Incomplete("A tool call has no id or no name.")
     return {"type": "tool_use", "id": call_id, "name": name, "input": _arguments(arguments)}
+
+
+def _is_cut_off(call: Json, choice: Json) -> bool:
+    call_id, name, arguments = _function(call)
+    return bool(call_id and name) and _was_limited(choice) and _is_unfinished(arguments)
+
+
+def _was_limited(choice: Json) -> bool:
+    """Whether the provider says that the answer has met the length limit."""
+    return bool(choice.get("finish_reason") == "length")
+
+
+def _is_unfinished(arguments: str) -> bool:
+    """Whether the arguments of a call that may have been cut off are no JSON. None at all are not begun yet."""
+    try:
+        json.loads(arguments)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _arguments(text: str) -> Json:

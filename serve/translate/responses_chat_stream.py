@@ -20,7 +20,7 @@ https://console.groq.com/docs/reasoning).
 Only one item is open at a time. Chat chunks may go back and forth between tool calls: the first is sent as it comes,
 the next waits until the arguments before it are a whole JSON object (blanks after it are left out), or until the end.
 Text or reasoning that comes after a tool call has begun waits for the end too, and makes items of its own. What is
-empty makes no item.
+empty makes no item. `encrypted_content` is in a `reasoning` item once that is done.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from typing_extensions import override
 
 from serve.schemas import Json
+from serve.translate.sealed_thinking import seal, thoughts_in
 from serve.translate.translator import Incomplete, StreamTranslator, event
 
 _WHY_INCOMPLETE: dict[str, str | None] = {
@@ -101,21 +103,25 @@ class _Call:
 
 
 class ResponseStream(StreamTranslator):
-    """`response` is the whole response, once `finish()` has returned."""
+    """`response` is the whole response, once `finish()` has returned. `thinking` seals `thinking_blocks` into it."""
 
-    def __init__(self, request: Json, clock: Callable[[], float], new_id: Callable[[str], str]) -> None:
+    def __init__(
+        self, request: Json, clock: Callable[[], float], new_id: Callable[[str], str], *, thinking: bool = False
+    ) -> None:
         self.response: Json = {}
         self._request = request
         self._clock = clock
         self._new_id = new_id
+        self._thinking = thinking
         self._events: list[bytes] = []
         self._sequence = 0
         self._item: Json | None = None
         self._kind: _Kind | None = None
         self._said: list[str] = []
+        self._thoughts: list[Json] = []
         self._calls: dict[int, _Call] = {}
         self._call: _Call | None = None
-        self._late: list[tuple[_Kind, str]] = []
+        self._late: list[Callable[[], None]] = []
         self._finish_reason: str | None = None
 
     @override
@@ -143,8 +149,8 @@ class ResponseStream(StreamTranslator):
                 raise Incomplete("a tool call has no id or no name")
             if not call.done:
                 self._send(call)
-        for kind, text in self._late:
-            self._say(kind, text)
+        for say in self._late:
+            say()
         why = _WHY_INCOMPLETE[self._finish_reason]
         status = "incomplete" if why else "completed"
         self._close_item(status)
@@ -164,16 +170,13 @@ class ResponseStream(StreamTranslator):
 
     def _choice(self, choice: Json) -> None:
         delta = _object(choice.get("delta"), "delta")
-        reasoning = _text(delta, "reasoning_content") or _text(delta, "reasoning")
-        for kind, text in (
-            (_REASONING, reasoning),
-            (_TEXT, _text(delta, "content")),
-            (_REFUSAL, _text(delta, "refusal")),
-        ):
-            if text and self._calls:
-                self._late.append((kind, text))
-            elif text:
-                self._say(kind, text)
+        if reasoning := _text(delta, "reasoning_content") or _text(delta, "reasoning"):
+            self._in_turn(partial(self._say, _REASONING, reasoning))
+        if self._thinking and (thoughts := thoughts_in(delta)):
+            self._in_turn(partial(self._think, thoughts))
+        for kind, name in ((_TEXT, "content"), (_REFUSAL, "refusal")):
+            if text := _text(delta, name):
+                self._in_turn(partial(self._say, kind, text))
         fragments = delta.get("tool_calls") or []
         if not isinstance(fragments, list):
             raise Incomplete("tool_calls is no array")
@@ -185,11 +188,16 @@ class ResponseStream(StreamTranslator):
                 raise Incomplete("the finish_reason is unknown")
             self._finish_reason = reason
 
+    def _in_turn(self, say: Callable[[], None]) -> None:
+        """Now, or at the end when a tool call has begun."""
+        if self._calls:
+            self._late.append(say)
+        else:
+            say()
+
     def _say(self, kind: _Kind, text: str) -> None:
         """A piece of a message or of reasoning."""
-        if self._item is None or self._item["type"] != kind.item:
-            extra: Json = {"role": "assistant"} if kind.item == "message" else {"summary": []}
-            self._open_item({"id": self._new_id(kind.prefix), "type": kind.item, "content": [], **extra})
+        self._open_item_for(kind)
         if self._kind is not kind:
             self._close_part()
             self._kind = kind
@@ -197,6 +205,11 @@ class ResponseStream(StreamTranslator):
         self._said.append(text)
         logprobs: Json = {"logprobs": []} if kind is _TEXT else {}
         self._emit_in_part(f"response.{kind.part}.delta", delta=text, **logprobs)
+
+    def _think(self, thoughts: list[Json]) -> None:
+        """Blocks of thinking. Their text, if they have any, has come as reasoning already."""
+        self._open_item_for(_REASONING)
+        self._thoughts += thoughts
 
     def _fragment(self, fragment: Json) -> None:
         index = fragment.get("index")
@@ -222,6 +235,11 @@ class ResponseStream(StreamTranslator):
             self._emit_in_item("response.function_call_arguments.delta", delta=arguments)
         call.sent = len(call.arguments)
 
+    def _open_item_for(self, kind: _Kind) -> None:
+        if self._item is None or self._item["type"] != kind.item:
+            extra: Json = {"role": "assistant"} if kind.item == "message" else {"summary": []}
+            self._open_item({"id": self._new_id(kind.prefix), "type": kind.item, "content": [], **extra})
+
     def _open_item(self, item: Json) -> None:
         self._close_item()
         self._item = item | {"status": "in_progress"}
@@ -235,7 +253,11 @@ class ResponseStream(StreamTranslator):
         if self._call is not None:
             self._item["arguments"] = "".join(self._call.arguments)
             self._emit_in_item("response.function_call_arguments.done", arguments=self._item["arguments"])
+            if self._finish_reason == "length" and not self._call.whole():
+                status = "incomplete"
             self._call.done, self._call = True, None
+        if self._thoughts:
+            self._item["encrypted_content"], self._thoughts = seal(self._thoughts), []
         self._item["status"] = status
         self._emit("response.output_item.done", output_index=self._index, item=self._item)
         self._item = None

@@ -162,6 +162,41 @@ def message_events(model: str) -> list[Json]:
     ]
 
 
+def told_as_events(whole_message: Json) -> list[Json]:
+    """The stream that adds up to a message, whatever blocks it has; each piece of a block comes in two halves."""
+    opened = whole_message | {"content": [], "stop_reason": None}
+    events: list[Json] = [{"type": "message_start", "message": opened}]
+    for index, block in enumerate(whole_message["content"]):
+        blank, deltas = _pieces(block)
+        events.append({"type": "content_block_start", "index": index, "content_block": blank})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    stop = {name: whole_message[name] for name in ("stop_reason", "stop_sequence")}
+    usage = {"output_tokens": whole_message["usage"]["output_tokens"]}
+    return [*events, {"type": "message_delta", "delta": stop, "usage": usage}, {"type": "message_stop"}]
+
+
+def _pieces(block: Json) -> tuple[Json, list[Json]]:
+    """A block as it begins, and its deltas."""
+    kind = block["type"]
+    if kind == "redacted_thinking":
+        return block, []
+    if kind == "tool_use":
+        return block | {"input": {}}, _halves("input_json_delta", "partial_json", json.dumps(block["input"]))
+    deltas = _halves(f"{kind}_delta", kind, block[kind])
+    if kind == "thinking":
+        return block | {"thinking": "", "signature": ""}, [
+            *deltas,
+            {"type": "signature_delta", "signature": block["signature"]},
+        ]
+    return block | {"text": ""}, deltas
+
+
+def _halves(kind: str, name: str, text: str) -> list[Json]:
+    middle = len(text) // 2
+    return [{"type": kind, name: piece} for piece in (text[:middle], text[middle:])]
+
+
 def response_events(model: str) -> list[Json]:
     item: Json = {"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []}
     part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}

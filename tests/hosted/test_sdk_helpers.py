@@ -140,6 +140,61 @@ async def test_a_tool_call_in_a_stream_of_messages(
     assert message.stop_reason == "tool_use"
 
 
+def cut_off(events: list[bytes], second_half: bytes, reasons: tuple[bytes, bytes]) -> list[bytes]:
+    """The stream of a call whose second half the length limit cut off."""
+    return [event.replace(*reasons) for event in events if second_half not in event]
+
+
+UTC = rb":\"UTC\"}"
+FIRST_HALF = '{"zone"'
+
+
+async def test_a_call_that_the_length_limit_cut_off_in_a_stream_of_messages(
+    hosted: Hosted, claude_sdk: anthropic.AsyncAnthropic
+) -> None:
+    told = cut_off(gpt_calls_a_tool(), UTC, (b'"finish_reason": "tool_calls"', b'"finish_reason": "length"'))
+    hosted.vendors["gpt"].behave = vendors.streams(told)
+    async with claude_sdk.messages.stream(model="gpt", messages=ASKED, max_tokens=64) as stream:
+        pieces = [event.partial_json async for event in stream if event.type == "input_json"]
+        message = await stream.get_final_message()
+    assert pieces == [FIRST_HALF]
+    assert [block.type for block in message.content] == ["tool_use"]
+    assert message.stop_reason == "max_tokens"
+
+
+async def test_a_call_that_the_length_limit_cut_off_in_a_whole_message(
+    hosted: Hosted, claude_sdk: anthropic.AsyncAnthropic
+) -> None:
+    whole = vendors.whole("/v1/chat/completions", "gpt")
+    call = {"id": "call_1", "type": "function", "function": {"name": "clock", "arguments": FIRST_HALF}}
+    whole["choices"][0]["message"]["tool_calls"] = [call]
+    whole["choices"][0]["finish_reason"] = "length"
+    hosted.vendors["gpt"].behave = fake.answers(whole)
+    message = await claude_sdk.messages.create(model="gpt", messages=ASKED, max_tokens=64)
+    assert [block.type for block in message.content] == ["text"]
+    assert message.stop_reason == "max_tokens"
+
+
+async def test_a_call_of_claudes_that_the_length_limit_cut_off(hosted: Hosted, gpt_sdk: openai.AsyncOpenAI) -> None:
+    told = cut_off(claude_calls_a_tool(), UTC, (b'"stop_reason": "tool_use"', b'"stop_reason": "max_tokens"'))
+    hosted.vendors["claude"].behave = vendors.streams(told)
+    arguments, finish = "", None
+    async for chunk in await gpt_sdk.chat.completions.create(model="claude", messages=ASKED, stream=True):
+        for choice in chunk.choices:
+            calls = choice.delta.tool_calls or []
+            arguments += "".join(call.function.arguments or "" for call in calls if call.function)
+            finish = choice.finish_reason or finish
+    assert (arguments, finish) == (FIRST_HALF, "length")
+    events = [event async for event in await gpt_sdk.responses.create(model="claude", input=QUESTION, stream=True)]
+    last = events[-1]
+    assert last.type == "response.incomplete"
+    assert last.response.incomplete_details is not None
+    assert last.response.incomplete_details.reason == "max_output_tokens"
+    (item,) = last.response.output
+    assert item.type == "function_call"
+    assert (item.arguments, item.status) == (FIRST_HALF, "incomplete")
+
+
 async def test_a_tool_loop_with_gpt_through_messages(hosted: Hosted, claude_sdk: anthropic.AsyncAnthropic) -> None:
     gpt = hosted.vendors["gpt"]
     whole = vendors.whole("/v1/chat/completions", "gpt")

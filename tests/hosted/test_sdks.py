@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import anthropic
 import openai
@@ -13,6 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from serve.schemas import Json
 from tests.fakes import replica as fake
 from tests.fakes import vendors
 from tests.fakes.vendors import TEXT, USAGE
@@ -140,6 +141,78 @@ async def test_a_tool_loop_with_claude_through_chat(hosted: Hosted, gpt_sdk: ope
         "tool_use_id": call.id,
         "content": [{"type": "text", "text": "12:00"}],
     }
+
+
+THOUGHT: list[Json] = [
+    {"type": "thinking", "thinking": "Which zone?", "signature": "c2lnbmVk"},
+    {"type": "redacted_thinking", "data": "c2VjcmV0"},
+]
+CALLS: list[Json] = [
+    {"type": "tool_use", "id": f"toolu_{zone}", "name": "clock", "input": {"zone": zone}} for zone in ("UTC", "CET")
+]
+CLOCK: Any = {"type": "function", **TOOL["function"], "strict": False}
+
+
+async def asks_for_a_response(sdk: openai.AsyncOpenAI, streamed: bool, **asked: Any) -> Response:
+    """As clients do that keep the conversation themselves. Of a stream, the items are those that were `done`."""
+    asked |= {"model": "claude", "tools": [CLOCK], "store": False, "reasoning": {"effort": "low"}}
+    if not streamed:
+        return cast(Response, await sdk.responses.create(**asked))
+    events: list[Any] = [event async for event in await sdk.responses.create(**asked, stream=True)]
+    for event in events:
+        TypeAdapter(ResponseStreamEvent).validate_python(event.model_dump())
+    last = events[-1]
+    assert last.type == "response.completed"
+    done = [event.item for event in events if event.type == "response.output_item.done"]
+    assert [item.model_dump() for item in done] == [item.model_dump() for item in last.response.output]
+    return cast(Response, last.response)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("more", [{}, {"include": ["reasoning.encrypted_content"]}])
+async def test_a_tool_loop_with_claude_through_responses_keeps_what_it_thought(
+    hosted: Hosted, gpt_sdk: openai.AsyncOpenAI, streamed: bool, more: Json
+) -> None:
+    claude = hosted.vendors["claude"]
+    said = {"type": "text", "text": "One moment.", "citations": None}
+    called = vendors.message("claude") | {"stop_reason": "tool_use", "content": [*THOUGHT, said, *CALLS]}
+    events = [vendors.named(event) for event in vendors.told_as_events(called)]
+    claude.behave = fake.in_turn(vendors.streams(events) if streamed else fake.answers(called), claude.well)
+    first = await asks_for_a_response(gpt_sdk, streamed, input=ASKED, **more)
+    Response.model_validate(first.model_dump(), strict=True)
+    assert [item.type for item in first.output] == ["reasoning", "message", "function_call", "function_call"]
+    turns = [*ASKED, *(item.model_dump(exclude_unset=True) for item in first.output)]
+    turns += [{"type": "function_call_output", "call_id": call["id"], "output": "12:00"} for call in CALLS]
+    second = await asks_for_a_response(gpt_sdk, streamed, input=turns, **more)
+    assert second.output_text == TEXT
+    sent = (await claude.call(1)).json
+    assert sent["thinking"] == {"type": "adaptive"}
+    assert [turn["role"] for turn in sent["messages"]] == ["user", "assistant", "user"]
+    assert sent["messages"][1]["content"] == [*THOUGHT, {"type": "text", "text": "One moment."}, *CALLS]
+    assert [result["tool_use_id"] for result in sent["messages"][2]["content"]] == [call["id"] for call in CALLS]
+
+
+async def test_what_claude_thought_is_not_sent_to_a_server_that_has_chat_alone(
+    hosted: Hosted, gpt_sdk: openai.AsyncOpenAI
+) -> None:
+    hosted.vendors["claude"].behave = fake.answers(vendors.message("claude") | {"content": [*THOUGHT, *CALLS[:1]]})
+    first = await gpt_sdk.responses.create(model="claude", input=QUESTION, tools=[CLOCK])
+    turns: Any = [*ASKED, *(item.model_dump(exclude_unset=True) for item in first.output)]
+    turns.append({"type": "function_call_output", "call_id": CALLS[0]["id"], "output": "12:00"})
+    await gpt_sdk.responses.create(model="groq", input=turns, tools=[CLOCK])
+    asked, called, result = (await hosted.vendors["groq"].call()).json["messages"]
+    assert set(called) == {"role", "content", "tool_calls"}
+    assert (asked["role"], result["role"]) == ("user", "tool")
+
+
+async def test_damaged_thinking_is_refused_by_name(hosted: Hosted, gpt_sdk: openai.AsyncOpenAI) -> None:
+    hosted.vendors["claude"].behave = fake.answers(vendors.message("claude") | {"content": [*THOUGHT, *CALLS[:1]]})
+    first = await gpt_sdk.responses.create(model="claude", input=QUESTION, tools=[CLOCK])
+    turns: Any = [*ASKED, *(item.model_dump(exclude_unset=True) for item in first.output)]
+    turns[1]["encrypted_content"] = turns[1]["encrypted_content"][:-5]
+    with pytest.raises(openai.BadRequestError) as refused:
+        await gpt_sdk.responses.create(model="claude", input=turns, tools=[CLOCK])
+    assert refused.value.param == "input[1].encrypted_content"
 
 
 async def test_what_cannot_be_carried_over_is_refused_by_name(gpt_sdk: openai.AsyncOpenAI) -> None:

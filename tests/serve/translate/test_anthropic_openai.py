@@ -694,6 +694,36 @@ def test_a_call_without_arguments_holds_the_next_one_back_until_the_end() -> Non
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("arguments", ["", "{", '{"a": "b', '{"a": [1, ', '{"a": tru'])
+def test_a_call_that_the_length_limit_cut_off_is_streamed_as_far_as_it_came(arguments: str) -> None:
+    chunks = [chunk({"content": "Hm"}), chunk(begun(0, "{}")), chunk(begun(1)), chunk(call_piece(1, arguments))]
+    events = streamed([*chunks, chunk({}, "length")])
+    assert outline(events)[4:] == [
+        "1 tool_use", "1:{}", "1 stop",
+        "2 tool_use", *([f"2:{arguments}"] if arguments else []), "2 stop",
+        "message_delta", "message_stop",
+    ]  # fmt: skip
+    message = joined(events)
+    assert message["stop_reason"] == "max_tokens"
+    assert [made["type"] for made in message["content"]] == ["text", "tool_use", "tool_use"]
+
+
+@pytest.mark.parametrize("arguments", ["", "{", '{"a": "b', '{"a": [1, ', '{"a": tru'])
+def test_a_call_that_the_length_limit_cut_off_is_left_out_of_a_whole_message(arguments: str) -> None:
+    calls = [tool_call("c0", arguments='{"a": 1}'), tool_call("c1", arguments=arguments)]
+    message = answered(completion({"tool_calls": calls}, "length"))
+    assert message["content"] == [{**CALL, "id": "c0", "input": {"a": 1}}]
+    assert message["stop_reason"] == "max_tokens"
+
+
+@pytest.mark.parametrize("arguments", ["[]", '"a"', '{"a": NaN}'])
+def test_arguments_that_are_whole_and_no_object_are_no_matter_of_the_length(arguments: str) -> None:
+    with pytest.raises(Incomplete):
+        answered(completion({"tool_calls": [tool_call("c0", arguments=arguments)]}, "length"))
+    with pytest.raises(Incomplete):
+        streamed([chunk(begun(0, arguments)), chunk({}, "length")])
+
+
 @pytest.mark.parametrize("arguments", ["", " \n", "{}", " {} "])
 def test_a_call_without_arguments_has_an_empty_input(arguments: str) -> None:
     whole = answered(completion({"tool_calls": [tool_call("c0", arguments=arguments)]}))
@@ -801,10 +831,13 @@ def pieces(draw: st.DrawFn, text: str) -> list[str]:
 def answers(draw: st.DrawFn) -> tuple[Json, list[Json]]:
     """An answer, and its chunks: what comes before the calls in order, the calls' pieces by turns."""
     texts = {field: draw(st.text(max_size=12)) for field in ("reasoning", "content", "refusal")}
+    finish = draw(st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
     calls = []
     for index in range(draw(st.integers(0, 3))):
         empty = draw(st.booleans())
         arguments = "" if empty else draw(st.sampled_from(WRITERS))(draw(JSON_OBJECTS))
+        if finish == "length" and draw(st.booleans()):
+            arguments = arguments[: draw(st.integers(0, len(arguments)))]
         calls.append(tool_call(f"c{index}", draw(st.sampled_from(["look", "ask"])), arguments))
     deltas: list[Json] = [{"role": "assistant", "content": ""}]
     deltas += [{field: piece} for field, text in texts.items() for piece in draw(pieces(text))]
@@ -819,9 +852,23 @@ def answers(draw: st.DrawFn) -> tuple[Json, list[Json]]:
         begun_calls = max(begun_calls, index + 1)
         deltas.append({"tool_calls": [left[index].pop(0)]})
     usage = {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}
-    finish = draw(st.sampled_from(["stop", "length", "tool_calls", "content_filter"]))
     chunks = [*map(chunk, deltas), chunk({}, finish), counted(usage)]
     return completion({**texts, "tool_calls": calls or None}, finish, usage=usage), chunks
+
+
+def cut_off(answer: Json) -> set[str]:
+    """The calls of an answer that met the length limit in their midst: only a stream has what there is of them."""
+    choice = answer["choices"][0]
+    calls = choice["message"]["tool_calls"] if choice["finish_reason"] == "length" else None
+    return {call["id"] for call in calls or [] if not is_json(call["function"]["arguments"])}
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 @settings(max_examples=300)
@@ -829,6 +876,8 @@ def answers(draw: st.DrawFn) -> tuple[Json, list[Json]]:
 def test_a_stream_put_together_is_the_whole_answer(case: tuple[Json, list[Json]]) -> None:
     answer, chunks = case
     events = streamed(chunks)
-    assert joined(events) == json.loads(json.dumps(answered(answer)))
+    message = joined(events)
+    message["content"] = [made for made in message["content"] if made.get("id") not in cut_off(answer)]
+    assert message == json.loads(json.dumps(answered(answer)))
     blocks = [event["index"] for event in events if event["type"] in ("content_block_start", "content_block_stop")]
     assert blocks == [index for index in range(len(blocks) // 2) for _ in range(2)]

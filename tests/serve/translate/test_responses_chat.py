@@ -577,6 +577,25 @@ def test_an_answer_cut_short_is_incomplete_and_so_is_its_last_item(finish_reason
     assert [item["status"] for item in body["output"]] == ["completed", "incomplete"]
 
 
+@pytest.mark.parametrize("arguments", ["", '{"a": "b'])
+def test_a_call_that_the_length_limit_cut_off_is_incomplete_and_has_what_came_of_it(arguments: str) -> None:
+    calls = [tool_call("a", arguments='{"x":1}'), tool_call("b", arguments=arguments)]
+    body = response(answer("length", tool_calls=calls))
+    assert body["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [(item["arguments"], item["status"]) for item in body["output"]] == [
+        ('{"x":1}', "completed"),
+        (arguments, "incomplete"),
+    ]
+
+
+def test_a_call_cut_off_is_incomplete_whatever_comes_after_it() -> None:
+    chunks = [chunk(fragment(0, '{"a"', id="a", name="f")), chunk({"content": "B"})]
+    chunks.append(chunk(fragment(1, "{}", id="b", name="g")))
+    found = events(streamed(*chunks, chunk({}, "length")))
+    assert [item["status"] for item in found[-1]["response"]["output"]] == ["incomplete", "completed", "incomplete"]
+    assert found[-1]["response"]["output"] == added_up(found)
+
+
 def test_tokens_are_counted() -> None:
     assert response(answer(content="x"))["usage"] == {
         "input_tokens": 10,
@@ -942,6 +961,9 @@ def answers_both_ways(draw: st.DrawFn) -> tuple[Json, list[Json]]:
         name: draw(SAID) for name in (draw(st.sampled_from(["reasoning", "reasoning_content"])), "content", "refusal")
     }
     made = draw(st.lists(st.tuples(st.text(min_size=1, max_size=4), ARGUMENTS), max_size=4))
+    reason = draw(st.sampled_from(["stop", "tool_calls", "length", "content_filter"]))
+    if reason == "length":
+        made = [(name, arguments[: draw(st.integers(0, len(arguments)))]) for name, arguments in made]
     calls = [tool_call(f"call_{i}", name, arguments) for i, (name, arguments) in enumerate(made)]
     deltas: list[Json] = [{name: piece} for name, text in said.items() if text is not None for piece in cut(draw, text)]
     rest: dict[int, list[Json]] = {}
@@ -953,7 +975,6 @@ def answers_both_ways(draw: st.DrawFn) -> tuple[Json, list[Json]]:
             deltas.extend(one_of(draw, rest))
     while any(rest.values()):
         deltas.extend(one_of(draw, rest))
-    reason = draw(st.sampled_from(["stop", "tool_calls", "length", "content_filter"]))
     usage = draw(st.none() | st.just(USAGE))
     whole = answer(reason, **said, tool_calls=calls) | {"usage": usage}
     return whole, [*(chunk(delta) for delta in deltas), chunk({}, reason), chunk(usage=usage)]
