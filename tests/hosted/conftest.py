@@ -26,8 +26,6 @@ from tests.fakes.vendors import Vendor
 SECRET = "the-cluster-s-own-secret"
 MANAGERS: dict[str, type[HostedManager]] = {"openai": OpenAIManager, "anthropic": AnthropicManager}
 CANARY = "sk-canary-{}-of-the-operator"
-STALL_S = PATIENCE_S
-"""Time that a model has for its first byte, and between two pieces, where a test does not say otherwise."""
 
 
 @dataclass
@@ -63,36 +61,42 @@ def model(name: str, provider: str, vendor: Vendor, **more: Any) -> dict[str, An
 
 
 class StartHosted(Protocol):
-    """Starts everything, with these sections of `args` in place of the usual ones."""
+    """Starts everything, with these sections of `args` in place of the usual ones.
 
-    async def __call__(self, *, stall_s: float = STALL_S, **sections: object) -> Hosted: ...
+    `first_byte_s` and `idle_s` are the patience with all models but `spare`.
+    """
+
+    async def __call__(
+        self, *, first_byte_s: float = PATIENCE_S, idle_s: float = PATIENCE_S, **sections: object
+    ) -> Hosted: ...
 
 
-def _models(vendors: dict[str, Vendor], stall_s: float) -> list[dict[str, Any]]:
+def _models(vendors: dict[str, Vendor], timeouts: dict[str, float]) -> list[dict[str, Any]]:
     keyless = {"base_url": f"{vendors['gpt'].url}/v1", "api_key": "${OPENAI_KEY_NOT_SET}"}
     models = [
         model("gpt", "openai", vendors["gpt"]),
         model("claude", "anthropic", vendors["claude"]),
         model("groq", "openai", vendors["groq"], endpoints=["chat"], length_field="max_tokens"),
-        model("spare", "openai", vendors["spare"]),
         model("gpt-safe", "openai", vendors["gpt"], fallback_model="spare"),
         model("claude-safe", "anthropic", vendors["claude"], fallback_models=["spare"]),
         model("keyless", "openai", vendors["gpt"]) | keyless,
         model("keyless-safe", "openai", vendors["gpt"], fallback_model="spare") | keyless,
     ]
-    return [one | {"timeouts": {"first_byte_s": stall_s, "idle_s": stall_s}} for one in models]
+    patient = {"first_byte_s": PATIENCE_S, "idle_s": PATIENCE_S}
+    spare = model("spare", "openai", vendors["spare"], timeouts=patient)
+    return [*(one | {"timeouts": timeouts} for one in models), spare]
 
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[StartHosted]:
     async with AsyncExitStack() as stack:
 
-        async def start(*, stall_s: float = STALL_S, **sections: object) -> Hosted:
+        async def start(*, first_byte_s: float = PATIENCE_S, idle_s: float = PATIENCE_S, **sections: object) -> Hosted:
             vendors = {name: Vendor(f"{name}-at-its-vendor") for name in ("gpt", "claude", "groq", "spare")}
             for vendor in vendors.values():
                 await stack.enter_async_context(listening(vendor))
             args = {
-                "models": _models(vendors, stall_s),
+                "models": _models(vendors, {"first_byte_s": first_byte_s, "idle_s": idle_s}),
                 "cluster": {"secret": SECRET},
                 "sessions": {"store": f"sqlite:///{tmp_path}/state.db"},
                 "fallback": {"max_wait_s": 0, "failures": 1000},

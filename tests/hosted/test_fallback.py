@@ -239,7 +239,7 @@ async def test_it_does_not_keep_the_others_from_being_ready(client: aiohttp.Clie
 async def test_the_providers_request_ends_with_the_clients(
     start: StartHosted, model: str, path: str, stream: bool
 ) -> None:
-    hosted = await start(stall_s=60)
+    hosted = await start(first_byte_s=60, idle_s=60)
     hosted.vendors[model].behave = vendors.stalls_after(1) if stream else fake.hangs
     client = await hosted.client()
     asking = asyncio.create_task(ask(client, path, body(path, model, stream=stream)))

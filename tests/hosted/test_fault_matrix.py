@@ -13,6 +13,8 @@ from tests.fakes.http_server import PATIENCE_S, Behaviour
 from tests.hosted.asking import CHAT, MESSAGES, PATHS, ask, body
 from tests.hosted.conftest import Hosted, StartHosted
 
+SILENT_S = 0.5
+"""Of a model that never goes on. A request must reach it within that time."""
 HTML = ("content-type", "text/html")
 
 
@@ -24,12 +26,13 @@ class Fault:
     status: int
     streams: bool | None = None
     """Whether it is one of streams, of whole answers, or of both (None)."""
-    stall_s: float = PATIENCE_S
-    """How long the model may keep silent: short where the fault is that it does."""
+    first_byte_s: float = PATIENCE_S
+    idle_s: float = PATIENCE_S
+    """How long the model may keep silent, before and after its first byte: short where the fault is that it does."""
 
 
 FAULTS = {
-    "hangs": Fault(fake.hangs, 504, stall_s=0.2),
+    "hangs": Fault(fake.hangs, 504, first_byte_s=SILENT_S),
     "reset": Fault(fake.resets, 502),
     "cut-head": Fault(fake.cut_at(20), 502),
     "cut-body": Fault(fake.cut_at(100), 502, streams=False),
@@ -56,10 +59,10 @@ FAULTS = {
     "error-event-first": Fault(vendors.reports_error_after(0), 503, streams=True),
     "ends-before-content": Fault(vendors.breaks_after(0, reset=False), 502, streams=True),
     "reset-before-content": Fault(vendors.breaks_after(0, reset=True), 502, streams=True),
-    "stalls-before-content": Fault(vendors.stalls_after(0), 504, streams=True, stall_s=0.2),
+    "stalls-before-content": Fault(vendors.stalls_after(0), 504, streams=True, first_byte_s=SILENT_S),
     "ends-after-content": Fault(vendors.breaks_after(1, reset=False), 200, streams=True),
     "reset-after-content": Fault(vendors.breaks_after(2, reset=True), 200, streams=True),
-    "stalls-after-content": Fault(vendors.stalls_after(1), 200, streams=True, stall_s=2),
+    "stalls-after-content": Fault(vendors.stalls_after(1), 200, streams=True, idle_s=SILENT_S),
     "error-event-after-content": Fault(vendors.reports_error_after(1), 200, streams=True),
     "senseless-event-after-content": Fault(vendors.then(1, b"data: {not json\n\n"), 200, streams=True),
 }
@@ -80,7 +83,7 @@ def assert_clean(raw: bytes) -> None:
 
 @pytest.mark.parametrize(("fault", "path", "stream", "model"), CASES)
 async def test_alone(start: StartHosted, fault: Fault, path: str, stream: bool, model: str) -> None:
-    hosted = await start(stall_s=fault.stall_s)
+    hosted = await start(first_byte_s=fault.first_byte_s, idle_s=fault.idle_s)
     client = await hosted.client()
     hosted.vendors[model].behave = fault.behave
     told = await ask(client, path, body(path, model, stream=stream))
@@ -102,7 +105,7 @@ async def test_alone(start: StartHosted, fault: Fault, path: str, stream: bool, 
 
 @pytest.mark.parametrize(("fault", "path", "stream", "model"), CASES)
 async def test_with_a_fallback(start: StartHosted, fault: Fault, path: str, stream: bool, model: str) -> None:
-    hosted = await start(stall_s=fault.stall_s)
+    hosted = await start(first_byte_s=fault.first_byte_s, idle_s=fault.idle_s)
     client = await hosted.client()
     hosted.vendors[model].behave = fault.behave
     told = await ask(client, path, body(path, f"{model}-safe", stream=stream))

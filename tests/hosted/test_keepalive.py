@@ -116,7 +116,7 @@ async def test_messages(hosted: Hosted, comments: Comments, model: str) -> None:
 
 @pytest.fixture
 async def stalling(start: StartHosted) -> Hosted:
-    hosted = await start(stall_s=2, **OFTEN)
+    hosted = await start(idle_s=2, **OFTEN)
     for vendor in hosted.vendors.values():
         vendor.behave = vendors.stalls_after(1)
     return hosted
