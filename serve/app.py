@@ -51,6 +51,8 @@ def build(args: dict[str, Any]) -> rayserve.Application:
             num_replicas=settings.router.replicas,
             max_ongoing_requests=MAX_ONGOING,
             ray_actor_options={"num_cpus": settings.router.num_cpus},
+            # A router that is to go ends with its last answer, which may take as long as a manager's.
+            graceful_shutdown_timeout_s=SHUTDOWN_SLACK_S + max(one.drain_s for one in settings.managers().values()),
             # The gateway's own line says more, and once is enough.
             logging_config={"enable_access_log": False},
         )
