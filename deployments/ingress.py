@@ -16,9 +16,9 @@ _app: list[ASGIApp] = []
 class PastServe:
     """Gives a request to this process's app at once, past Serve's own handling of it.
 
-    Serve would copy its headers, count and trace it, guard it with a semaphore, log it, and wrap what comes and goes:
-    a third of what a router costs (`docs/benchmarks.md`). The app bounds, counts and logs requests itself and watches
-    for clients that leave. When a replica is to go, Serve still waits for what it answers: its HTTP server ends after
+    Serve would copy its headers, count and trace it, guard it with a semaphore, log it, and wrap what comes and goes,
+    which is not cheap (`docs/benchmarks.md`). The app bounds, counts and logs requests itself and watches for clients
+    that leave. When a replica is to go, Serve still waits for what it answers: its HTTP server ends after
     its last response. Source: `ray/serve/_private/replica.py`, `_direct_ingress_asgi`, `_perform_graceful_shutdown`.
     """
 

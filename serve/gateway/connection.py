@@ -1,8 +1,8 @@
 """HTTP/1.1 to the manager replicas: connections that are kept, on asyncio's own transports.
 
 Only what this hop needs, between two processes of ours: a request with a whole body, an answer that tells its length
-or comes in chunks. It is here because it is on the way of every byte: beside aiohttp's client, which can do everything,
-it takes a third of the time for a whole answer, and a fifth for each piece of a stream (`docs/benchmarks.md`).
+or comes in chunks. It is here because it is on the way of every byte: with aiohttp's client, which can do everything,
+a router needs a fourth more time for a request (`docs/benchmarks.md`).
 """
 
 from __future__ import annotations
