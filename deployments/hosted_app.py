@@ -14,12 +14,14 @@ from serve.errors import InvalidRequest, SwitchboardError, UpstreamFailed
 from serve.mlops import metrics
 from serve.schemas import Json
 from serve.translate.provider_events import STREAMS
+from serve.translate.sealed_thinking import MARKER, without_sealed
 from serve.translate.translator import Incomplete, Translator
 from serve.translate.usage import Count, Usage
 from serve.translate.vendor_errors import from_answer
 from serve.translate.vllm import REQUEST, REQUEST_ID
 
 MAX_ANSWER_BYTES = 64 << 20
+_SEALED = MARKER.encode()
 
 
 class HostedApp:
@@ -40,7 +42,7 @@ class HostedApp:
             raise InvalidRequest(f"This model's provider has nothing like {path}.", "model", "unsupported_endpoint")
         translator, request = self._routes[path], scope[REQUEST]
         message = await receive()
-        body = message["body"] if translator is None else json.dumps(translator.request(request)).encode()
+        body = _as_it_came(message["body"], request) if translator is None else _dumped(translator.request(request))
         asked = path if translator is None else translator.path
         headers = _passed(Headers(scope["headers"])) if translator is None else {}
         async with until_disconnect(receive), self._provider.post(asked, body, headers) as answer:
@@ -105,6 +107,15 @@ class HostedApp:
     def _count(self, counts: Iterable[Count]) -> None:
         for kind, source, tokens in counts:
             metrics.TOKENS.labels(self._model, kind, source).inc(tokens)
+
+
+def _as_it_came(body: bytes, request: Json) -> bytes:
+    """But for what only another provider could read: a conversation may have moved here from there."""
+    return _dumped(without_sealed(request)) if _SEALED in body else body
+
+
+def _dumped(request: Json) -> bytes:
+    return json.dumps(request).encode()
 
 
 def _passed(headers: Headers) -> dict[str, str]:

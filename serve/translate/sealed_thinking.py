@@ -15,7 +15,7 @@ from serve.errors import InvalidRequest
 from serve.schemas import Json
 from serve.translate.translator import Incomplete
 
-_MARKER = "switchboard.thinking.v1."
+MARKER = "switchboard.thinking.v1."
 _FIELDS = {"thinking": ("thinking", "signature"), "redacted_thinking": ("data",)}
 _ALPHABET = b"-_"
 
@@ -33,7 +33,7 @@ def thoughts_in(delta: Json) -> list[Json]:
 
 def seal(blocks: list[Json]) -> str:
     data = json.dumps(blocks, separators=(",", ":")).encode()
-    return _MARKER + base64.b64encode(data, _ALPHABET).decode()
+    return MARKER + base64.b64encode(data, _ALPHABET).decode()
 
 
 def unseal(content: Any, field: str) -> list[Json]:
@@ -41,16 +41,29 @@ def unseal(content: Any, field: str) -> list[Json]:
 
     Raises `InvalidRequest` that names `field` for one of ours that is damaged.
     """
-    if not isinstance(content, str) or not content.startswith(_MARKER):
+    if not isinstance(content, str) or not content.startswith(MARKER):
         return []
     try:
-        found = json.loads(base64.b64decode(content[len(_MARKER) :], _ALPHABET, validate=True))
+        found = json.loads(base64.b64decode(content[len(MARKER) :], _ALPHABET, validate=True))
     except (ValueError, RecursionError):
         raise _damaged(field) from None
     blocks = [_block(entry) for entry in found] if isinstance(found, list) else [None]
     if None in blocks:
         raise _damaged(field)
     return [block for block in blocks if block is not None]
+
+
+def without_sealed(request: Json) -> Json:
+    """A request to `/v1/responses` for somebody other than Claude, who could not read our `reasoning` items."""
+    given = request.get("input")
+    if not isinstance(given, list):
+        return request
+    return request | {"input": [item for item in given if not _is_sealed(item)]}
+
+
+def _is_sealed(item: Any) -> bool:
+    content = item.get("encrypted_content") if isinstance(item, dict) and item.get("type") == "reasoning" else None
+    return isinstance(content, str) and content.startswith(MARKER)
 
 
 def _block(entry: Any) -> Json | None:

@@ -205,6 +205,18 @@ async def test_what_claude_thought_is_not_sent_to_a_server_that_has_chat_alone(
     assert (asked["role"], result["role"]) == ("user", "tool")
 
 
+async def test_nor_to_one_whose_own_responses_go_through_whole(hosted: Hosted, gpt_sdk: openai.AsyncOpenAI) -> None:
+    hosted.vendors["claude"].behave = fake.answers(vendors.message("claude") | {"content": [*THOUGHT, *CALLS[:1]]})
+    first = await gpt_sdk.responses.create(model="claude", input=QUESTION, tools=[CLOCK])
+    own = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAAA-of-its-own"}
+    turns: Any = [*ASKED, own, *(item.model_dump(exclude_unset=True) for item in first.output)]
+    turns.append({"type": "function_call_output", "call_id": CALLS[0]["id"], "output": "12:00"})
+    await gpt_sdk.responses.create(model="gpt", input=turns, tools=[CLOCK])
+    sent = (await hosted.vendors["gpt"].call()).json["input"]
+    assert [item.get("type") for item in sent] == [None, "reasoning", "function_call", "function_call_output"]
+    assert sent[1] == own
+
+
 async def test_damaged_thinking_is_refused_by_name(hosted: Hosted, gpt_sdk: openai.AsyncOpenAI) -> None:
     hosted.vendors["claude"].behave = fake.answers(vendors.message("claude") | {"content": [*THOUGHT, *CALLS[:1]]})
     first = await gpt_sdk.responses.create(model="claude", input=QUESTION, tools=[CLOCK])
