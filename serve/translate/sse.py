@@ -41,7 +41,7 @@ class Splitter:
         Raises: EventTooLong.
         """
         data = self._held + self._without_rest_of_line_end(chunk)
-        if not self._started and len(data) >= len(_BOM):
+        if not self._started and not _BOM.startswith(data):
             data, self._started = data.removeprefix(_BOM), True
         blocks: list[bytes] = []
         start, search = 0, self._searched

@@ -1,7 +1,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serve.translate.sse import Event, EventTooLong, Splitter, parse
@@ -40,6 +40,7 @@ pieces = st.sampled_from([b"data: a", b"data", b"event: e", b": c", b"\n", b"\r"
 
 
 @given(st.lists(pieces, max_size=30).map(b"".join), st.lists(st.integers(0, 100), max_size=8))
+@example(b"\n\n\xef\xbb\xbfdata: a\n\n", [2])  # a byte order mark is one at the stream's beginning only
 def test_where_a_stream_is_cut_makes_no_difference(stream: bytes, cuts: list[int]) -> None:
     bounds = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     chunks = [stream[start:end] for start, end in pairwise(bounds)]
