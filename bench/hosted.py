@@ -9,7 +9,6 @@ All of them ask one upstream on this machine, which answers at once. All are up 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,17 +17,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from bench import command, peers
 from bench.command import OUT, numbers, positive, say
-from bench.cpu import Groups
 from bench.figures import SWITCHBOARD
 from bench.hosted_figures import DIRECT, LITELLM, NAMES, PORTKEY, Turn
 from bench.hosted_measure import Contestant, HostedPlan, measure_hosted
 from bench.hosted_plot import draw_hosted
 from bench.hosted_report import Result, hosted_json, hosted_progress, hosted_table
-from bench.servers import ROOT, START_S, Server, StartFailed, free_ports, hear_signals
+from bench.servers import ROOT, START_S, Server, StartFailed, all_groups, free_ports, hear_signals
 from bench.upstream import HEALTH
 
 Start = Callable[[int, Path, Path], AbstractContextManager[Server]]
@@ -81,7 +77,7 @@ def _run(plan: HostedPlan, names: Sequence[str]) -> Result:
             for name, server in servers.items()
         ]
         say(f"ready: {', '.join(NAMES[one.name] for one in contestants)}")
-        groups = partial(_groups, [upstream, *servers.values()])
+        groups = partial(all_groups, [upstream, *servers.values()])
         turns = command.measured(measure_hosted(plan, contestants, groups, partial(_say_turn, plan)))
         say("stopping every server")
     return Result(plan, turns, peers.versions(list(servers)), left_out)
@@ -121,14 +117,6 @@ def in_a_line(text: str) -> str:
     """Its first line and its last: what failed, and what the log ends with."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(dict.fromkeys([lines[0], lines[-1]]))
-
-
-def _groups(servers: Sequence[Server]) -> Groups:
-    """Every process that has a part in the run."""
-    groups: dict[str, Sequence[psutil.Process]] = {"client": [psutil.Process(os.getpid())]}
-    for server in servers:
-        groups |= server.groups()
-    return groups
 
 
 def _say_turn(plan: HostedPlan, turn: Turn) -> None:

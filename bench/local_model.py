@@ -9,7 +9,6 @@ Both servers are up at the same time and take turns, so that whatever else the m
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,15 +17,12 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 from bench import command, report
 from bench.command import OUT, numbers, positive, say
-from bench.cpu import Groups
 from bench.figures import BARE, SWITCHBOARD, Round
 from bench.measure import Plan, measure
 from bench.plot import draw
-from bench.servers import MODEL, ROOT, Engine, Server, bare_vllm, local_model, switchboard
+from bench.servers import MODEL, ROOT, Engine, all_groups, bare_vllm, local_model, switchboard
 
 
 def main(model: Path, engine: Engine, plan: Plan) -> int:
@@ -58,20 +54,12 @@ def _run(model: Path, engine: Engine, plan: Plan) -> list[Round]:
             measure(
                 plan,
                 {name: server.port for name, server in servers.items()},
-                partial(_groups, list(servers.values())),
+                partial(all_groups, list(servers.values())),
                 partial(_say_turn, plan),
             )
         )
         say("stopping both servers")
     return rounds
-
-
-def _groups(servers: Sequence[Server]) -> Groups:
-    """Every process that has a part in the run."""
-    groups: dict[str, Sequence[psutil.Process]] = {"client": [psutil.Process(os.getpid())]}
-    for server in servers:
-        groups |= server.groups()
-    return groups
 
 
 def _say_turn(plan: Plan, turn: Round) -> None:

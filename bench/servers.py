@@ -143,6 +143,14 @@ class Server:
             return False
 
 
+def all_groups(servers: Sequence[Server]) -> Groups:
+    """Every process that has a part in the run."""
+    groups: dict[str, Sequence[psutil.Process]] = {"client": [psutil.Process(os.getpid())]}
+    for server in servers:
+        groups |= server.groups()
+    return groups
+
+
 @contextlib.contextmanager
 def bare_vllm(model: Path, engine: Engine, logs: Path) -> Iterator[Server]:
     """VLLM's own API server. Yields while it is still starting; stops it at the end."""

@@ -35,7 +35,6 @@ class HostedStream:
         """Whether the answer is whole."""
         self._fault: SwitchboardError | None = None
         self._usage = Usage(path)
-        self._piece = self._rules.piece
         self._pieces = 0
 
     @property
@@ -77,7 +76,7 @@ class HostedStream:
 
     def _take(self, block: bytes) -> bytes:
         if self._opening is None and self._translating is None and self._rules.is_plain(block):
-            self._pieces += self._piece in block
+            self._pieces += self._rules.piece in block
             if may_hold_usage(block):
                 self._usage.read_block(block)
             return block
@@ -102,7 +101,7 @@ class HostedStream:
         if self._opening is not None and not is_content(self._path, payload):
             self._opening.append(out)
             return b""
-        self._pieces += self._piece in block
+        self._pieces += self._rules.piece in block
         return self._release(out)
 
     def _release(self, out: bytes) -> bytes:
