@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from deployments.hosted_stream import HostedStream
+from deployments.hosted_stream import SENSELESS, HostedStream
 from deployments.provider import Answer, Provider
 from serve.api.endpoints import resolve
 from serve.api.errors import stream_error
-from serve.api.http import MODEL_HEADERS, Headers, Message, Receive, Scope, Send, until_disconnect
+from serve.api.http import MODEL_HEADERS, Headers, Message, Receive, Scope, Send, UntilDisconnect
 from serve.errors import InvalidRequest, SwitchboardError, UpstreamFailed
 from serve.mlops import metrics
 from serve.schemas import Json
@@ -45,27 +45,23 @@ class HostedApp:
         body = _as_it_came(message["body"], request) if translator is None else _dumped(translator.request(request))
         asked = path if translator is None else translator.path
         headers = _passed(Headers(scope["headers"])) if translator is None else {}
-        async with until_disconnect(receive), self._provider.post(asked, body, headers) as answer:
-            if request.get("stream") is True and path in STREAMS:
-                stream = HostedStream(asked, translator, request)
-                try:
-                    await self._stream(scope, send, answer, stream)
-                finally:
-                    # However it ended, and if the client has left: what came is what the provider charges for.
-                    self._count(stream.tokens())
-            else:
-                await self._whole(send, answer, asked, translator, request)
+        with UntilDisconnect(receive):
+            async with self._provider.post(asked, body, headers) as answer:
+                if request.get("stream") is True and path in STREAMS:
+                    await self._stream(scope, send, answer, HostedStream(asked, translator, request))
+                else:
+                    await self._whole(send, answer, asked, translator, request)
 
     async def _whole(
         self, send: Send, answer: Answer, asked: str, translator: Translator | None, request: Json
     ) -> None:
         if answer.content_type != "application/json":
-            raise UpstreamFailed("The provider gave no usable answer.")
+            raise UpstreamFailed(SENSELESS)
         body = await answer.read(MAX_ANSWER_BYTES)
         try:
             payload = json.loads(body)
             if not isinstance(payload, dict):
-                raise UpstreamFailed("The provider gave no usable answer.")
+                raise UpstreamFailed(SENSELESS)
             usage = Usage(asked)
             usage.read(payload)
             self._count(usage.counts())
@@ -74,13 +70,20 @@ class HostedApp:
             if translator is not None:
                 body = json.dumps(translator.response(payload, request), ensure_ascii=False).encode()
         except (ValueError, RecursionError, Incomplete):
-            raise UpstreamFailed("The provider gave no usable answer.") from None
+            raise UpstreamFailed(SENSELESS) from None
         await send(_start(b"application/json", (b"content-length", str(len(body)).encode())))
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, scope: Scope, send: Send, answer: Answer, stream: HostedStream) -> None:
         if answer.content_type != "text/event-stream":
-            raise UpstreamFailed("The provider gave no usable answer.")
+            raise UpstreamFailed(SENSELESS)
+        try:
+            await self._copy(scope, send, answer, stream)
+        finally:
+            # However it ended, and if the client has left: what came is what the provider charges for.
+            self._count(stream.tokens())
+
+    async def _copy(self, scope: Scope, send: Send, answer: Answer, stream: HostedStream) -> None:
         started, last = False, b""
         try:
             async for chunk in answer.chunks():

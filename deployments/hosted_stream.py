@@ -15,7 +15,7 @@ from serve.translate.vendor_errors import from_event
 MAX_EVENT_BYTES = 8 << 20
 DONE = b"[DONE]"
 _BROKEN = "The provider broke off its answer."
-_SENSELESS = "The provider gave no usable answer."
+SENSELESS = "The provider gave no usable answer."
 
 
 class HostedStream:
@@ -54,7 +54,7 @@ class HostedStream:
                 if not self.ended:
                     ready.append(self._take(block))
         except (SwitchboardError, EventTooLong) as error:
-            fault = error if isinstance(error, SwitchboardError) else UpstreamFailed(_SENSELESS)
+            fault = error if isinstance(error, SwitchboardError) else UpstreamFailed(SENSELESS)
             if not any(ready):
                 raise fault from None
             # How a stream is cut must not change what the client reads: what came before the fault goes out first.
@@ -96,7 +96,7 @@ class HostedStream:
             try:
                 out = self._translating.feed(payload)
             except Incomplete:
-                raise UpstreamFailed(_SENSELESS) from None
+                raise UpstreamFailed(SENSELESS) from None
         self.ended = self._rules.is_end(payload)
         if self._opening is not None and not is_content(self._path, payload):
             self._opening.append(out)
@@ -115,5 +115,5 @@ def _parsed(data: bytes) -> Json:
     except (ValueError, RecursionError):
         payload = None
     if not isinstance(payload, dict):
-        raise UpstreamFailed(_SENSELESS)
+        raise UpstreamFailed(SENSELESS)
     return payload

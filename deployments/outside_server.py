@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import aiohttp
 
 from serve.api.http import Headers as RequestHeaders
-from serve.api.http import Message, Receive, Scope, Send, read_body, until_disconnect
+from serve.api.http import Message, Receive, Scope, Send, UntilDisconnect, read_body
 from serve.config import LocalModel
 from serve.errors import EngineFailed, TooManyRequests, Unavailable, UpstreamFailed
 from serve.schemas import Load
@@ -51,17 +51,21 @@ class OutsideServer:
         # `base_url` ends in /v1, as the vendors' SDKs want it.
         url = self._base_url + scope["path"].removeprefix("/v1")
         try:
-            async with until_disconnect(receive), self._ask(url, body) as response:
-                _check(response)
-                await send(_start(response))
-                async for chunk in response.content.iter_any():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            with UntilDisconnect(receive):
+                await self._relay(url, body, send)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise Unavailable("The model's server cannot be reached.", retry_after_s=RETRY_AFTER_S) from error
         except aiohttp.ClientError as error:
             logger.warning("the model's server broke off: %s", type(error).__name__)
             raise EngineFailed("The model's server failed on this request.") from error
+
+    async def _relay(self, url: str, body: bytes, send: Send) -> None:
+        async with self._ask(url, body) as response:
+            _check(response)
+            await send(_start(response))
+            async for chunk in response.content.iter_any():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _ask(self, url: str, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._client().post(url, data=body, headers=self._headers, allow_redirects=False)

@@ -29,6 +29,7 @@ class ReplicaServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
+                proxy_headers=False,
                 # Longer than a router keeps an idle connection, so that it is never closed under a request.
                 timeout_keep_alive=75,
             )

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import uuid4
@@ -26,6 +25,9 @@ RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 MODEL_HEADERS = (b"anthropic-version", b"anthropic-beta")
 """The client's headers that mean something to a model's app. All others end at the router."""
+
+LISTENS_AFTER_S = 0.05
+"""How soon after a request has come its client's leaving is noticed."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
@@ -111,33 +113,46 @@ async def read_body(receive: Receive, headers: Headers, limit_bytes: int) -> byt
             return b"".join(chunks)
 
 
-@asynccontextmanager
-async def until_disconnect(receive: Receive) -> AsyncIterator[None]:
-    """Run the block; if the client goes away meanwhile, cancel it and raise `ClientDisconnected`.
+class UntilDisconnect:
+    """Runs a block; if the client goes away meanwhile, cancels it and raises `ClientDisconnected`.
 
-    To be entered once the request's body is read: the next thing that `receive` can say is goodbye.
+        with UntilDisconnect(receive):
+            ...
+
+    To be entered once the request's body is read: the next thing that `receive` can say is goodbye. Nobody listens in
+    the first `LISTENS_AFTER_S`, for a task costs more than many an answer takes.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    gone = False
 
-    async def watch() -> None:
-        nonlocal gone
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        gone = True
-        task.cancel()
+    _task: asyncio.Task[object]
+    _timer: asyncio.TimerHandle
 
-    watcher = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._listener: asyncio.Task[None] | None = None
+        self._gone = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # only tasks answer requests
+        self._task = task
+        self._timer = task.get_loop().call_later(LISTENS_AFTER_S, self._start_listening)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self._timer.cancel()
+        if self._listener is not None:
+            self._listener.cancel()
         # Only our own cancellation becomes a disconnect; one from outside (shutdown) goes on outwards.
-        if gone and task.uncancel() == 0:
+        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
             raise ClientDisconnected from None
-        raise
-    finally:
-        watcher.cancel()
+
+    def _start_listening(self) -> None:
+        self._listener = self._task.get_loop().create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
 
 
 def _declared_length(headers: Headers) -> float:

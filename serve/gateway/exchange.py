@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 
-from serve.api.http import Headers, Receive, Reply, Scope, Send, send_reply, until_disconnect
+from serve.api.http import Headers, Receive, Reply, Scope, Send, UntilDisconnect, send_reply
 from serve.schemas import Dialect
 
 COMMENT = b": keep-alive\n\n"
@@ -71,6 +70,5 @@ class Exchange:
         """Send what is no piece of the answer, between two events of a stream."""
         await self._send({"type": "http.response.body", "body": COMMENT, "more_body": True})
 
-    def until_client_leaves(self) -> AbstractAsyncContextManager[None]:
-        """`until_disconnect` for this request."""
-        return until_disconnect(self.receive)
+    def until_client_leaves(self) -> UntilDisconnect:
+        return UntilDisconnect(self.receive)

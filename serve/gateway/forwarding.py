@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import re
@@ -13,6 +12,7 @@ from serve.api.endpoints import Match
 from serve.api.http import MODEL_HEADERS, read_body
 from serve.api.requests import parse_object, validate
 from serve.errors import InvalidRequest, NotFound, RequestTimedOut, Unavailable
+from serve.gateway.clock import Clock
 from serve.gateway.exchange import Exchange
 from serve.gateway.relay import Forward, Relay
 from serve.gateway.state import GatewayState
@@ -66,7 +66,7 @@ class Forwarding:
     async def _read(self, exchange: Exchange) -> bytes:
         settings = self._state.settings
         try:
-            async with asyncio.timeout(settings.timeouts.body_s):
+            with Clock(settings.timeouts.body_s):
                 return await read_body(exchange.receive, exchange.headers, settings.limits.body_bytes)
         except TimeoutError:
             raise RequestTimedOut("The request's body did not arrive in time.") from None

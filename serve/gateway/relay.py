@@ -19,11 +19,12 @@ from serve.api.errors import stream_error
 from serve.api.http import ClientDisconnected
 from serve.config import ModelTimeouts
 from serve.errors import NO_CREDIT, DeadlineExceeded, EngineFailed, SwitchboardError
+from serve.gateway.clock import Clock
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import NOBODY, Exchange
 from serve.gateway.keepalive import KeepAlive
 from serve.gateway.state import GatewayState
-from serve.gateway.upstream import Answer, AttemptFailed, Clock, Upstream
+from serve.gateway.upstream import Answer, AttemptFailed, Upstream
 from serve.mlops import metrics
 from serve.routing.fallback import Failure, attempts_left, moves_on, told
 from serve.routing.pick import Traffic, pick
@@ -113,7 +114,7 @@ class Relay:
         Raises a `SwitchboardError` while nothing has been sent, `ClientDisconnected` when the client left.
         """
         course = _Course(exchange, forward, list(forward.plan.skipped))
-        async with exchange.until_client_leaves():
+        with exchange.until_client_leaves():
             try:
                 with Clock(forward.total_s):
                     await self._follow(course)
@@ -190,10 +191,7 @@ class Relay:
 
     def _attempts_left(self, course: _Course) -> int:
         made = [failure for failure in course.failures if failure.sent or failure.code == "unreachable"]
-        return min(
-            attempts_left(made, self._state.settings.fallback.max_attempts),
-            self._state.settings.fallback.max_attempts - course.attempts,
-        )
+        return attempts_left(made, self._state.settings.fallback.max_attempts)
 
     def _moves_on(self, failure: Failure) -> bool:
         return moves_on(failure, on_content_filter=self._state.settings.fallback.on_content_filter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from typing_extensions import override
 
@@ -30,6 +31,7 @@ class Address:
         return f"{self.model}{adapter}{version}"
 
 
+@lru_cache(maxsize=1024)
 def parse(text: str) -> Address:
     """Raises `NotFound` (`model_not_found`) for what cannot be an address: nothing can have that name."""
     match = _ADDRESS.fullmatch(text)

@@ -199,7 +199,7 @@ async def test_a_cancellation_from_outside_is_no_client_that_left() -> None:
     entered = asyncio.Event()
 
     async def block() -> None:
-        async with exchange.until_client_leaves():
+        with exchange.until_client_leaves():
             entered.set()
             await asyncio.Event().wait()
 
