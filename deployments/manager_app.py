@@ -10,7 +10,8 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import generate_latest
@@ -31,7 +32,15 @@ from serve.api.http import (
     send_reply,
 )
 from serve.api.requests import parse_object
-from serve.errors import EngineFailed, InvalidRequest, NotFound, SwitchboardError, TooManyRequests, Unavailable
+from serve.errors import (
+    AT_CAPACITY,
+    EngineFailed,
+    InvalidRequest,
+    NotFound,
+    SwitchboardError,
+    TooManyRequests,
+    Unavailable,
+)
 from serve.mlops import metrics
 from serve.schemas import AdapterRef
 from serve.translate.vllm import REQUEST, REQUEST_ID
@@ -42,7 +51,7 @@ RETRY_AFTER_S = 1.0
 
 
 class ManagerApp:
-    """ASGI. `body_bytes` bounds each request's body, `capacity` the requests in flight; it may change meanwhile."""
+    """ASGI. `body_bytes` bounds each request's body; `limit` may change it, and bounds the requests in flight."""
 
     def __init__(self, manager: BaseLLMManager, secret: str, body_bytes: int, capacity: int = 0) -> None:
         if not secret:
@@ -52,9 +61,17 @@ class ManagerApp:
         self._body_bytes = body_bytes
         self.capacity = capacity
         self.in_flight = 0
+        self._by_model: Counter[str] = Counter()
+        self._model_limits: Mapping[str, int] = {}
         self.draining = False
         self.idle = asyncio.Event()
         self.idle.set()
+
+    def limit(self, body_bytes: int, in_flight: Mapping[str, int]) -> None:
+        """From now on. `in_flight` bounds the requests of each model; together they are the replica's capacity."""
+        self._body_bytes = body_bytes
+        self._model_limits = dict(in_flight)
+        self.capacity = sum(in_flight.values())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -78,8 +95,11 @@ class ManagerApp:
             await send(message)
 
         try:
-            with self._admitted():
-                await self._ask_model(scope, headers, receive, watched_send)
+            model = _text(headers, b"x-switchboard-model")
+            if model is None:
+                raise InvalidRequest("The router named no model.", "model")
+            with self._admitted(model):
+                await self._ask_model(model, scope, headers, receive, watched_send)
         except ClientDisconnected:
             return
         except SwitchboardError as error:
@@ -94,28 +114,30 @@ class ManagerApp:
             await send_reply(send, _rendered(error, scope, headers))
 
     @contextmanager
-    def _admitted(self) -> Iterator[None]:
+    def _admitted(self, model: str) -> Iterator[None]:
         if self.draining:
             metrics.MANAGER_REFUSED.labels("draining").inc()
             raise Unavailable("This replica is shutting down.", retry_after_s=RETRY_AFTER_S)
-        if self.in_flight >= self.capacity:
+        full = self._by_model[model] >= self._model_limits.get(model, self.capacity)
+        if full or self.in_flight >= self.capacity:
             metrics.MANAGER_REFUSED.labels("full").inc()
-            raise TooManyRequests("The model is at its limit of requests in flight.", retry_after_s=RETRY_AFTER_S)
+            raise TooManyRequests(
+                "The model is at its limit of requests in flight.", None, AT_CAPACITY, retry_after_s=RETRY_AFTER_S
+            )
         self.in_flight += 1
+        self._by_model[model] += 1
         self.idle.clear()
         metrics.MANAGER_IN_FLIGHT.set(self.in_flight)
         try:
             yield
         finally:
             self.in_flight -= 1
+            self._by_model[model] -= 1
             if not self.in_flight:
                 self.idle.set()
             metrics.MANAGER_IN_FLIGHT.set(self.in_flight)
 
-    async def _ask_model(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        model = _text(headers, b"x-switchboard-model")
-        if model is None:
-            raise InvalidRequest("The router named no model.", "model")
+    async def _ask_model(self, model: str, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
         endpoint = resolve(scope["method"], scope["path"], headers).endpoint
         if not endpoint.forwards:
             raise NotFound("No model answers here.")

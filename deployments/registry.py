@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deployments.logs import to_serve
@@ -19,6 +19,7 @@ from serve.config import LiveSettings, Settings
 from serve.errors import ConfigError
 from serve.gateway.state import Update
 from serve.registry import Registry
+from serve.routing.health import Outage
 from serve.schemas import ReplicaState
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class RegistryDeployment:
         self._live_version = _version(self._live)
         self._configured = False
         self._expositions: dict[str, tuple[float, bytes]] = {}
-        self._outages: dict[str, dict[str, float]] = {}
+        self._outages: dict[str, dict[str, tuple[float, Outage]]] = {}
 
     def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Take a new live part of the settings.
@@ -91,21 +92,25 @@ class RegistryDeployment:
         }
         return {key: text for key, (_, text) in self._expositions.items()}
 
-    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
-        """Keep which models one router leaves out, and give what the others do: seconds that are left."""
+    async def share_outages(self, router_id: str, outages: Mapping[str, Outage]) -> dict[str, Outage]:
+        """Keep which models one router leaves out, and give what the others do: of each model, its longest."""
         now = time.monotonic()
-        self._outages[router_id] = {model: now + seconds for model, seconds in outages.items()}
-        # A router that is gone is forgotten with the last of its outages.
-        self._outages = {name: known for name, known in self._outages.items() if max(known.values(), default=0) > now}
-        until: dict[str, float] = {}
+        self._outages[router_id] = {model: (now + outage.seconds, outage) for model, outage in outages.items()}
+        self._outages = {router: lasting for router, known in self._outages.items() if (lasting := _after(now, known))}
+        longest: dict[str, tuple[float, Outage]] = {}
         for router, known in self._outages.items():
-            for model, at in known.items():
-                if router != router_id and at > now:
-                    until[model] = max(at, until.get(model, at))
-        return {model: at - now for model, at in until.items()}
+            for model, (until, outage) in known.items():
+                if router != router_id and until > longest.get(model, (now, outage))[0]:
+                    longest[model] = (until, outage)
+        return {model: replace(outage, seconds=until - now) for model, (until, outage) in longest.items()}
 
     async def check_health(self) -> None:
         """Alive as long as it answers."""
+
+
+def _after(now: float, known: Mapping[str, tuple[float, Outage]]) -> dict[str, tuple[float, Outage]]:
+    """Those that are not over."""
+    return {model: (until, outage) for model, (until, outage) in known.items() if until > now}
 
 
 def _version(live: LiveSettings) -> str:

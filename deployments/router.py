@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ray import serve as rayserve
@@ -13,12 +15,15 @@ from ray.serve.handle import DeploymentHandle
 from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
 from deployments.ingress import answer_with
-from deployments.logs import to_serve
+from deployments.logs import saying_why_not, to_serve
 from serve.api.http import ASGIApp
 from serve.config import Settings, is_loopback
-from serve.errors import ConfigError, Unavailable
+from serve.errors import ConfigError, Unavailable, first_line
 from serve.gateway.app import Gateway, WithoutRequestId
 from serve.gateway.state import Update
+from serve.routing.health import Outage
+
+logger = logging.getLogger(__name__)
 
 
 class RegistryHandle:
@@ -36,8 +41,8 @@ class RegistryHandle:
         expositions: dict[str, bytes] = await self._answer(self._handle.exchange_metrics, router_id, exposition)
         return expositions
 
-    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
-        others: dict[str, float] = await self._answer(self._handle.share_outages, router_id, outages)
+    async def share_outages(self, router_id: str, outages: Mapping[str, Outage]) -> dict[str, Outage]:
+        others: dict[str, Outage] = await self._answer(self._handle.share_outages, router_id, outages)
         return others
 
     async def _answer(self, method: DeploymentHandle[Any], *arguments: object) -> Any:
@@ -58,15 +63,16 @@ class Router:
         managers: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
         to_serve()
-        _refuse_open_door(settings)
-        self._managers = managers
-        self._waking: dict[str, asyncio.Future[None]] = {}
-        self._gateway = Gateway(
-            settings,
-            RegistryHandle(registry, timeout_s=settings.registry.expiry_s),
-            router_id=rayserve.get_replica_context().replica_id.unique_id,
-            wake=self._wake,
-        )
+        with saying_why_not("a router"):
+            _refuse_open_door(settings)
+            self._managers = managers
+            self._waking: dict[str, asyncio.Future[None]] = {}
+            self._gateway = Gateway(
+                settings,
+                RegistryHandle(registry, timeout_s=settings.registry.expiry_s),
+                router_id=rayserve.get_replica_context().replica_id.unique_id,
+                wake=self._wake,
+            )
         answer_with(self._gateway)
         keep_out_of_collections()
 
@@ -78,7 +84,17 @@ class Router:
         """Have Serve start a first replica: a call that waits for one is what its autoscaler looks at."""
         waking = self._waking.get(model)
         if waking is None or waking.done():
-            self._waking[model] = asyncio.ensure_future(self._managers[model].wake.remote())
+            waking = self._waking[model] = asyncio.ensure_future(self._managers[model].wake.remote())
+            waking.add_done_callback(partial(_report, model))
+
+    async def check_health(self) -> None:
+        """Serve replaces the router after a few failures in a row."""
+        self._gateway.check_health()
+
+
+def _report(model: str, waking: asyncio.Future[None]) -> None:
+    if not waking.cancelled() and (error := waking.exception()) is not None:
+        logger.warning("no replica of '%s' could be woken: %s", model, first_line(error))
 
 
 def _refuse_open_door(settings: Settings) -> None:

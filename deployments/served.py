@@ -26,6 +26,7 @@ from deployments.openai_manager import OpenAIManager
 from deployments.process_guard import ProcessGuard
 from deployments.registry import HeartbeatReply
 from deployments.replica_server import ReplicaServer
+from deployments.vitals import Vitals
 from serve.config import Manager, Settings, is_loopback
 from serve.errors import NOT_STARTED, PROGRESS, ConfigError, first_line
 from serve.mlops import metrics
@@ -51,7 +52,7 @@ class ServedManager(BaseLLMManager):
         self._settings = settings
         self._registry = registry
         self._replica_id = rayserve.get_replica_context().replica_id.unique_id
-        self._phase = ReplicaPhase.STARTING
+        self._vitals = Vitals()
         self._live_version = ""
         self._guard = ProcessGuard.start()
         self._sessions = SessionManager.from_settings(settings.sessions)
@@ -67,10 +68,13 @@ class ServedManager(BaseLLMManager):
         self._take(settings)
         self._server = ReplicaServer(self._app)
         self._url = self._server.start(_host(settings.cluster.replica_host))
+        assert self._server.task is not None
+        self._vitals.watch("HTTP server", self._server.task)
         self._heartbeats = asyncio.create_task(self._heartbeat_forever())
+        self._vitals.watch("heartbeat", self._heartbeats)
         await self._start_or_say_why_not(manager)
         keep_out_of_collections()
-        self._phase = ReplicaPhase.READY
+        self._vitals.phase = ReplicaPhase.READY
 
     async def _start_or_say_why_not(self, manager: Manager) -> None:
         bound = max(model.timeouts.load_s for model in manager.models)
@@ -88,12 +92,9 @@ class ServedManager(BaseLLMManager):
 
     @override
     async def check_health(self) -> None:
-        """Serve replaces the replica after a few failures; the routers stop sending to it after the first."""
-        try:
+        """Serve replaces the replica after a few failures in a row; the routers leave it out after the first."""
+        with self._vitals.examined():
             await super().check_health()
-        except Exception:  # whatever vLLM raises, the engine is of no more use
-            self._phase = ReplicaPhase.DRAINING
-            raise
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Serve's hook: see `deployments/autoscaling.py`."""
@@ -104,7 +105,7 @@ class ServedManager(BaseLLMManager):
 
         `graceful_shutdown_timeout_s` bounds the whole of it, from outside.
         """
-        self._phase = ReplicaPhase.DRAINING
+        self._vitals.phase = ReplicaPhase.DRAINING
         self._app.draining = True
         self._heartbeats.cancel()
         with contextlib.suppress(*UNANSWERED):
@@ -131,15 +132,15 @@ class ServedManager(BaseLLMManager):
 
     def _take(self, settings: Settings) -> None:
         self.configure(settings.models, settings.bots)
-        mine = [model for model in settings.models if model.name in self.models]
-        self._app.capacity = sum(model.limits.max_in_flight for model in mine)
+        mine = {model.name: model.limits.max_in_flight for model in settings.models if model.name in self.models}
+        self._app.limit(settings.limits.body_bytes, mine)
 
     def _state(self) -> ReplicaState:
         engine = self.load()
         return ReplicaState(
             replica_id=self._replica_id,
             url=self._url,
-            phase=self._phase,
+            phase=self._vitals.shown,
             models=tuple(self.models),
             capacity=self._app.capacity,
             load=Load(self._app.in_flight, engine.running, engine.waiting, engine.kv_cache),

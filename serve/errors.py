@@ -32,8 +32,14 @@ from typing_extensions import override
 CONTEXT_LENGTH = "context_length_exceeded"
 CONTENT_FILTER = "content_filter"
 REFUSED_KEY = "provider_refused_credentials"
+PROVIDER_NOT_FOUND = "provider_not_found"
+"""A wrong `model_id` or `base_url`. No outage: a request can bring the same about by a model that it names itself."""
 NO_CREDIT = "insufficient_quota"
 """A 429 that no pause will mend."""
+AT_CAPACITY = "at_capacity"
+"""A 429 by our own bound on a replica's requests in flight, which says nothing about a provider."""
+NOT_CARRIED = frozenset({"unsupported_parameter", "unsupported_endpoint"})
+"""Codes of requests that one provider cannot be asked, and another may."""
 
 NOT_STARTED = "Switchboard could not start"
 """How the line begins by which a replica says why it cannot serve its models."""

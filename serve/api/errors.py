@@ -51,7 +51,7 @@ def render(error: Exception, dialect: Dialect, request_id: str) -> Reply:
         payload = {**_anthropic(known), "request_id": request_id}
     else:
         payload = {"error": _openai(known)}
-    return json_reply(known.status, payload, _headers(known, dialect, request_id))
+    return json_reply(known.status, payload, _headers(known))
 
 
 def stream_error(error: Exception, kind: str, request_id: str, last: bytes = b"") -> bytes:
@@ -101,10 +101,8 @@ def _anthropic(error: SwitchboardError) -> Json:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
-def _headers(error: SwitchboardError, dialect: Dialect, request_id: str) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-request-id", request_id.encode("latin-1"))]
-    if dialect is Dialect.ANTHROPIC:
-        headers.append((b"request-id", request_id.encode("latin-1")))
+def _headers(error: SwitchboardError) -> list[tuple[bytes, bytes]]:
+    headers: list[tuple[bytes, bytes]] = []
     if error.status in _RETRYABLE or error.retry_after_s is not None:
         seconds = max(1, math.ceil(error.retry_after_s or 1))
         headers.append((b"retry-after", str(seconds).encode()))

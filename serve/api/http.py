@@ -42,21 +42,19 @@ class Headers:
     Names are asked for in lower case. Values are bytes, since HTTP gives them no encoding.
     """
 
-    __slots__ = ("raw",)
+    __slots__ = ("_all", "_first")
 
     def __init__(self, raw: RawHeaders) -> None:
-        self.raw = raw
+        self._all = [key.lower() for key, _ in raw]
+        self._first = {key.lower(): value for key, value in reversed(raw)}
 
     def get(self, name: bytes) -> bytes | None:
         """The first value of the header; None where it is absent."""
-        for key, value in self.raw:
-            if key.lower() == name:
-                return value
-        return None
+        return self._first.get(name)
 
     def count(self, name: bytes) -> int:
         """How often the header was sent."""
-        return sum(key.lower() == name for key, _ in self.raw)
+        return self._all.count(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from serve.api.endpoints import Kind, Match, dialect_of, forwards, resolve
 from serve.api.errors import render
 from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, clean_request_id, printable
 from serve.config import Settings
-from serve.errors import InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
+from serve.errors import AT_CAPACITY, InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
 from serve.gateway.auth import AdminKeys, ClientKeys
 from serve.gateway.exchange import NOT_ASKED, Exchange
 from serve.gateway.forwarding import Forwarding
@@ -40,7 +40,6 @@ PURGE_BATCH = 1000
 CLIENT_GONE = 499
 SAYS_REQUEST_ID = "switchboard.says_request_id"
 """In the scope of a request whose answer gets its `x-request-id` further out."""
-REQUEST_ID_HEADERS = (b"x-request-id", b"request-id")
 
 
 class Gateway:
@@ -92,6 +91,12 @@ class Gateway:
         self._upstream.close()
         await self._sessions.close()
 
+    def check_health(self) -> None:
+        """Raise if one of its own tasks has ended, which none does while it serves."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
             message = await receive()
@@ -137,7 +142,8 @@ class Gateway:
             with self._admitted():
                 await self._forwarding.answer(exchange, match)
         elif match.endpoint.kind in (Kind.SESSIONS, Kind.SESSION):
-            await self._session_pages.answer(exchange, match)
+            with self._admitted():
+                await self._session_pages.answer(exchange, match)
         else:
             await self._pages.answer(exchange, match)
 
@@ -157,7 +163,7 @@ class Gateway:
     @contextmanager
     def _admitted(self) -> Iterator[None]:
         if self._in_flight >= self.state.settings.limits.max_in_flight:
-            raise TooManyRequests("Too many requests are in flight.", retry_after_s=1.0)
+            raise TooManyRequests("Too many requests are in flight.", None, AT_CAPACITY, retry_after_s=1.0)
         self._in_flight += 1
         metrics.IN_FLIGHT.set(self._in_flight)
         try:
@@ -170,9 +176,7 @@ class Gateway:
         if exchange.started:
             # The status is out; cutting the connection is the only way left to say that this is not the end.
             raise error
-        reply = render(error, exchange.dialect, exchange.request_id)
-        reply_headers = [(key, value) for key, value in reply.headers if key not in REQUEST_ID_HEADERS]
-        await exchange.reply(type(reply)(reply.status, reply_headers, reply.body))
+        await exchange.reply(render(error, exchange.dialect, exchange.request_id))
 
     def _record(self, exchange: Exchange, started: float) -> None:
         status = exchange.status or CLIENT_GONE
@@ -214,7 +218,8 @@ class Gateway:
     async def _purge_sessions(self, sessions: SessionManager) -> None:
         while True:
             try:
-                await sessions.purge_expired(PURGE_BATCH)
+                while await sessions.purge_expired(PURGE_BATCH) == PURGE_BATCH:
+                    pass
             except Unavailable:
                 logger.warning("the store does not answer: expired sessions stay for now")
             await asyncio.sleep(PURGE_PERIOD_S)

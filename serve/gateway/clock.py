@@ -23,7 +23,8 @@ class Clock:
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + seconds
-        self._expired = False
+        self.expired = False
+        """Whether it has ended its block."""
 
     def allow(self, seconds: float) -> None:
         """From now, wait `seconds` at most."""
@@ -43,12 +44,12 @@ class Clock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self._timer.cancel()
         # As `asyncio.Timeout` has it: a cancellation from outside goes on outwards.
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def _ring(self) -> None:
         if self._loop.time() < self._until:
             self._timer = self._loop.call_at(self._until, self._ring)
         else:
-            self._expired = True
+            self.expired = True
             self._task.cancel()

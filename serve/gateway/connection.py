@@ -166,6 +166,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._idle: dict[tuple[str, int], deque[tuple[float, Connection]]] = {}
         self._swept_at = self._loop.time()
+        self._closed = False
 
     async def take(self, host: str, port: int) -> Connection:
         """Raises `OSError` (or `TimeoutError`, which is one) if nobody is there."""
@@ -182,7 +183,7 @@ class Pool:
 
     def give_back(self, host: str, port: int, connection: Connection) -> None:
         """Keep it for another request if it may have one, or end it."""
-        if not connection.is_idle():
+        if self._closed or not connection.is_idle():
             connection.abort()
             return
         now = self._loop.time()
@@ -200,6 +201,8 @@ class Pool:
                 del self._idle[address]
 
     def close(self) -> None:
+        """End what is idle now, and what is in use once it is given back."""
+        self._closed = True
         for idle in self._idle.values():
             for _, connection in idle:
                 connection.abort()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from serve.api.http import Headers, Receive, Reply, Scope, Send, UntilDisconnect, send_reply
+from serve.api.http import Headers, Receive, Reply, Scope, Send, UntilDisconnect, read_body, send_reply
+from serve.errors import RequestTimedOut
+from serve.gateway.clock import Clock
 from serve.schemas import Dialect
 
 COMMENT = b": keep-alive\n\n"
@@ -41,6 +43,14 @@ class Exchange:
     @property
     def started(self) -> bool:
         return self.status is not None
+
+    async def read(self, limit_bytes: int, within_s: float) -> bytes:
+        """The request's body. Raises `RequestTimedOut`, and as `read_body` does."""
+        try:
+            with Clock(within_s):
+                return await read_body(self.receive, self.headers, limit_bytes)
+        except TimeoutError:
+            raise RequestTimedOut("The request's body did not arrive in time.") from None
 
     async def reply(self, reply: Reply) -> None:
         """Send a whole answer."""

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from functools import partial
 
 from serve.api.endpoints import Match
-from serve.api.http import MODEL_HEADERS, read_body
+from serve.api.http import MODEL_HEADERS
 from serve.api.requests import parse_object, validate
-from serve.errors import InvalidRequest, NotFound, RequestTimedOut, Unavailable
-from serve.gateway.clock import Clock
+from serve.errors import InvalidRequest, NotFound, Unavailable
 from serve.gateway.exchange import Exchange
 from serve.gateway.relay import Forward, Relay
 from serve.gateway.state import GatewayState
@@ -34,7 +33,8 @@ class Forwarding:
     async def answer(self, exchange: Exchange, match: Match) -> None:
         """Raises a `SwitchboardError` while nothing has been sent."""
         total_s = _total_s(exchange, self._state.settings.timeouts.total_s)
-        body = await self._read(exchange)
+        settings = self._state.settings
+        body = await exchange.read(settings.limits.body_bytes, settings.timeouts.body_s)
         request = parse_object(body)
         validate(match.endpoint.kind, request)
         session = await self._session(exchange)
@@ -62,14 +62,6 @@ class Forwarding:
         for skipped in chosen.skipped:
             self._wake_if_asleep(skipped.target)
         return chosen
-
-    async def _read(self, exchange: Exchange) -> bytes:
-        settings = self._state.settings
-        try:
-            with Clock(settings.timeouts.body_s):
-                return await read_body(exchange.receive, exchange.headers, settings.limits.body_bytes)
-        except TimeoutError:
-            raise RequestTimedOut("The request's body did not arrive in time.") from None
 
     async def _session(self, exchange: Exchange) -> Session | None:
         session_id = exchange.headers.get(b"x-session-id")

@@ -46,9 +46,7 @@ class Pages:
                 reply = json_reply(200, self._replicas())
             case _:
                 reply = json_reply(200, {"status": "ok"})
-        if exchange.scope["method"] == "HEAD":
-            reply = Reply(reply.status, reply.headers, b"")
-        await exchange.reply(reply)
+        await exchange.reply(reply)  # the HTTP server keeps the body of an answer to HEAD
 
     def _entries(self) -> list[ModelEntry]:
         """Models, each followed by its adapters; then the bots."""

@@ -13,12 +13,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from serve.api.endpoints import Endpoint
 from serve.api.errors import stream_error
 from serve.api.http import ClientDisconnected
 from serve.config import ModelTimeouts
-from serve.errors import NO_CREDIT, DeadlineExceeded, EngineFailed, SwitchboardError
+from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError
 from serve.gateway.clock import Clock
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import NOBODY, Exchange
@@ -26,7 +27,7 @@ from serve.gateway.keepalive import KeepAlive
 from serve.gateway.state import GatewayState
 from serve.gateway.upstream import Answer, AttemptFailed, Upstream
 from serve.mlops import metrics
-from serve.routing.fallback import Failure, attempts_left, moves_on, told
+from serve.routing.fallback import Failure, attempts_left, moves_on, pause_s, told
 from serve.routing.pick import Traffic, pick
 from serve.routing.plan import Plan
 from serve.schemas import ReplicaState, Target
@@ -69,6 +70,8 @@ class _Course:
     tried: list[str] = field(default_factory=list)
     """Replicas of the target at hand."""
     asked: list[tuple[bytes, bytes]] = field(default_factory=lambda: [NOBODY])
+    clock: Clock = field(init=False)
+    """Of the whole request."""
 
     def with_failure(self, failure: Failure) -> _Course:
         return replace(self, failures=[*self.failures, failure])
@@ -116,7 +119,7 @@ class Relay:
         course = _Course(exchange, forward, list(forward.plan.skipped))
         with exchange.until_client_leaves():
             try:
-                with Clock(forward.total_s):
+                with Clock(forward.total_s) as course.clock:
                     await self._follow(course)
             except TimeoutError:
                 error = DeadlineExceeded("The model did not answer in time.")
@@ -142,6 +145,7 @@ class Relay:
         """Whether the client has its answer. Raises the error for it if no other target may be asked."""
         if self._attempts_left(course) < 1:
             return False
+        admitted_at = time.monotonic()
         if not self._state.breakers.admits(target.model):
             course.failures.append(self._left_out(target))
             return False
@@ -150,14 +154,14 @@ class Relay:
             try:
                 replica = self._pick(course, target)
             except SwitchboardError as error:
-                self._state.breakers.said_nothing(target.model)
+                self._state.breakers.said_nothing(target.model, admitted_at)
                 self._wake(target.model)
                 if course.tried:
                     break  # the failure says more than "there is nobody else"
                 failure = Failure(
                     target.model, error.status, error.code or "unavailable", error.retry_after_s, sent=False
                 )
-                if (not later and not course.failures) or not self._moves_on(failure):
+                if (not later and not course.failures) or not self._moves_on(course, failure):
                     raise
                 course.failures.append(failure)
                 break
@@ -165,8 +169,9 @@ class Relay:
             failed = await self._attempt(course, target, replica, later)
             if failed is None:
                 return True
+            on = self._moves_on(course, failed)
             course.failures.append(failed)
-            if not self._moves_on(failed):
+            if not on:
                 course.tell()
                 raise told(course.failures)
             if not self._may_be_the_replicas(target, failed):
@@ -193,8 +198,10 @@ class Relay:
         made = [failure for failure in course.failures if failure.sent or failure.code == "unreachable"]
         return attempts_left(made, self._state.settings.fallback.max_attempts)
 
-    def _moves_on(self, failure: Failure) -> bool:
-        return moves_on(failure, on_content_filter=self._state.settings.fallback.on_content_filter)
+    def _moves_on(self, course: _Course, failure: Failure) -> bool:
+        """Whether the next target may be asked after this failure, which the course does not hold yet."""
+        on_content_filter = self._state.settings.fallback.on_content_filter
+        return moves_on(failure, on_content_filter=on_content_filter, stands_in=bool(course.failures))
 
     def _worth_waiting_for(self, course: _Course) -> tuple[Target, float] | None:
         bound = self._state.settings.fallback.max_wait_s
@@ -203,10 +210,10 @@ class Relay:
         for target in course.forward.plan.targets:
             model = self._state.models.get(target.model)
             for failure in course.failures:
-                wait_s = failure.retry_after_s
-                if failure.target != target.model or not failure.sent or failure.code == NO_CREDIT:
+                wait_s = pause_s(failure)
+                if failure.target != target.model or wait_s is None or model is None or not model.is_remote:
                     continue
-                if wait_s is not None and wait_s <= bound and model is not None and model.is_remote:
+                if wait_s <= bound:
                     return target, wait_s
         return None
 
@@ -245,15 +252,18 @@ class Relay:
                     failure = _failure(target, answer)
                     if failure is not None and not self._is_the_clients(course, target, failure, answer, later):
                         return failure
-                    await self._copy(course, replica, answer)
+                    await self._copy(course, replica, answer, partial(self._state.answers, target.model, began))
                     return None
         except asyncio.CancelledError:
-            outcome, failure = "client_gone", None  # or the whole request's time is up
+            outcome, failure = "deadline" if course.clock.expired else "client_gone", None
             raise
         except AttemptFailed as failed:
             outcome = failed.outcome
             failure = _lost(target, failed)
-            return None if course.exchange.started else failure
+            if course.exchange.started:
+                await self._break_off(course, EngineFailed("The model broke off its answer."))
+                return None
+            return failure
         except TimeoutError:
             outcome = "timeout"
             failure = Failure(target.model, 504, "timeout")
@@ -262,7 +272,7 @@ class Relay:
                 return None
             return failure
         finally:
-            self._learn(course, target, replica, outcome, failure, time.monotonic() - began)
+            self._learn(course, target, replica, outcome, failure, began)
 
     def _timeouts(self, target: Target) -> tuple[float, float]:
         """Seconds to the first byte, and between two pieces."""
@@ -276,7 +286,7 @@ class Relay:
         """Whether the client gets this error as it is: the manager has worded it in the form of the API."""
         if not answer.is_json:
             return False
-        if not self._moves_on(failure):
+        if not self._moves_on(course, failure):
             return True
         if course.failures or self._has_another(course, target, failure, later):
             return False
@@ -289,7 +299,7 @@ class Relay:
         replica: ReplicaState,
         outcome: str,
         failure: Failure | None,
-        seconds: float,
+        began: float,
     ) -> None:
         """Metrics, the log's line for this hop, and the target's circuit breaker."""
         metrics.ATTEMPTS.labels(target.model, outcome).inc()
@@ -299,11 +309,12 @@ class Relay:
             target.model,
             replica.replica_id,
             outcome if failure is None else f"{outcome} ({failure.code})",
-            seconds,
+            time.monotonic() - began,
         )
-        self._state.note_attempt(target.model, outcome, failure)
+        self._state.note_attempt(target.model, outcome, failure, began)
 
-    async def _copy(self, course: _Course, replica: ReplicaState, answer: Answer) -> None:
+    async def _copy(self, course: _Course, replica: ReplicaState, answer: Answer, began: Callable[[], None]) -> None:
+        """Pass the answer on; `began` is told when it is the client's. Raises `AttemptFailed`."""
         exchange = course.exchange
         if not answer.streams:
             # Whole before its status is sent: a body that breaks off can still be asked of another replica.
@@ -312,19 +323,15 @@ class Relay:
             await exchange.body(body, more=False)
             return
         events = WholeEvents()
-        try:
-            async with KeepAlive(exchange, self._state.settings.timeouts.keepalive_s) as stream:
-                async for chunk in answer.chunks():
-                    whole = events.feed(chunk)
-                    if not whole:
-                        continue
-                    if not exchange.started:
-                        await _commit(course, replica, answer, (b"cache-control", b"no-cache"))
-                    await stream.send(whole)
-        except AttemptFailed:
-            if exchange.started:
-                await self._break_off(course, EngineFailed("The model broke off its answer."))
-            raise
+        async with KeepAlive(exchange, self._state.settings.timeouts.keepalive_s) as stream:
+            async for chunk in answer.chunks():
+                whole = events.feed(chunk)
+                if not whole:
+                    continue
+                if not exchange.started:
+                    await _commit(course, replica, answer, (b"cache-control", b"no-cache"))
+                    began()
+                await stream.send(whole)
         if not exchange.started:
             raise AttemptFailed("empty", sent=True)
         await exchange.body(events.rest, more=False)

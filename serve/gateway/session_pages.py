@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serve.api.endpoints import Kind, Match
-from serve.api.http import json_reply, read_body
+from serve.api.http import json_reply
 from serve.api.requests import parse_object
 from serve.errors import InvalidRequest, NotFound
 from serve.gateway.exchange import Exchange
@@ -21,7 +21,7 @@ class SessionPages:
         self._sessions = sessions
 
     async def answer(self, exchange: Exchange, match: Match) -> None:
-        """Raises `InvalidRequest`, `NotFound`, `BodyTooLarge`."""
+        """Raises a `RequestError`, or `Unavailable` while the store is away."""
         session_id = match.id or ""
         if match.endpoint.kind is Kind.SESSIONS:
             reply = json_reply(200, _shown(await self._create(exchange)))
@@ -33,7 +33,7 @@ class SessionPages:
         await exchange.reply(reply)
 
     async def _create(self, exchange: Exchange) -> Session:
-        body = parse_object(await read_body(exchange.receive, exchange.headers, MAX_BODY_BYTES))
+        body = parse_object(await exchange.read(MAX_BODY_BYTES, self._state.settings.timeouts.body_s))
         unknown = sorted(body.keys() - FIELDS)
         if unknown:
             raise InvalidRequest("A session takes bot_type and metadata only.", unknown[0][:100], "unknown_parameter")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serve.config import LiveSettings, ModelConfig, Settings
-from serve.errors import NO_CREDIT, REFUSED_KEY, Unavailable
+from serve.errors import AT_CAPACITY, NO_CREDIT, REFUSED_KEY, Unavailable
 from serve.mlops import metrics
 from serve.registry import Snapshot, merge
 from serve.routing.fallback import Failure, is_outage
-from serve.routing.health import BreakerPolicy, Breakers
+from serve.routing.health import BreakerPolicy, Breakers, Outage
 from serve.routing.inflight import InFlight
 from serve.routing.plan import Names
 from serve.schemas import ReplicaPhase
@@ -45,8 +45,8 @@ class RegistrySource(Protocol):
     async def exchange_metrics(self, router_id: str, exposition: bytes) -> dict[str, bytes]:
         """Leave this router's metrics and take every router's."""
 
-    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
-        """Say which models this router leaves out, for how many seconds more, and hear the same of all others."""
+    async def share_outages(self, router_id: str, outages: Mapping[str, Outage]) -> dict[str, Outage]:
+        """Say which models this router leaves out, and hear the same of all others."""
 
 
 class GatewayState:
@@ -99,8 +99,13 @@ class GatewayState:
         finally:
             self.in_flight.finish(replica_id)
 
-    def note_attempt(self, model: str, outcome: str, failure: Failure | None) -> None:
-        """Let the model's circuit breaker know how an attempt ended.
+    def answers(self, model: str, began: float) -> None:
+        """Let the model's circuit breaker know that the answer to an attempt has begun."""
+        if (config := self.models.get(model)) is not None and config.is_remote:
+            self.breakers.answers(model, began)
+
+    def note_attempt(self, model: str, outcome: str, failure: Failure | None, began: float) -> None:
+        """Let the model's circuit breaker know how an attempt ended that began then, by `time.monotonic`.
 
         Only for what runs elsewhere: of engines of ours the registry knows more, and a request that breaks one must not
         keep all others from it.
@@ -110,9 +115,9 @@ class GatewayState:
             return
         policy = self.settings.fallback
         if failure is None and outcome == "ok":
-            self.breakers.succeeded(model)
-        elif failure is None or not failure.sent:
-            self.breakers.said_nothing(model)
+            self.breakers.succeeded(model, began)
+        elif failure is None or not failure.sent or failure.code == AT_CAPACITY:
+            self.breakers.said_nothing(model, began)
         elif failure.code == REFUSED_KEY:
             self.breakers.leave_out(model, policy.open_s)
         elif failure.code == NO_CREDIT:
@@ -120,9 +125,9 @@ class GatewayState:
         elif failure.status == 429 and failure.retry_after_s:
             self.breakers.leave_out(model, min(failure.retry_after_s, policy.max_open_s), limited=True)
         elif is_outage(failure):
-            self.breakers.failed(model, BreakerPolicy(policy.failures, policy.open_s, policy.max_open_s))
+            self.breakers.failed(model, began, BreakerPolicy(policy.failures, policy.open_s, policy.max_open_s))
         else:
-            self.breakers.said_nothing(model)
+            self.breakers.said_nothing(model, began)
 
     @property
     def snapshot_age_s(self) -> float:

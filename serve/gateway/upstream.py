@@ -22,6 +22,8 @@ FORWARDED = frozenset({b"content-type", b"retry-after", b"retry-after-ms", b"x-s
 
 KEEPALIVE_S = 15.0
 """Of an idle connection: less than the replicas' servers grant."""
+MAX_PAGE_BYTES = 16 << 20
+"""Of a replica's own page."""
 _JSON = ("content-type", "application/json")
 
 
@@ -154,6 +156,8 @@ class Upstream:
                 page = bytearray()
                 while chunk := await connection.read():
                     page += chunk
+                    if len(page) > MAX_PAGE_BYTES:
+                        raise AttemptFailed("too_large", sent=True)
                 return bytes(page)
         except (BrokenOff, Malformed, TimeoutError) as error:
             raise AttemptFailed("reset", sent=True) from error

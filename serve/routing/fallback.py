@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from serve.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
+    NO_CREDIT,
+    NOT_CARRIED,
     DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
@@ -30,6 +32,10 @@ MOVES_ON = {
 424) would be wrong there too, but for the codes below."""
 
 CODES_THAT_MOVE_ON = {CONTEXT_LENGTH: "too long for this model"}
+
+PASSING = frozenset({"upstream_error"})
+"""Codes of failures that are often over at once: a provider's 500 or 502, a connection that it was just closing."""
+PASSING_S = 0.2
 
 _ENGINE = 500
 _OURS = frozenset({"unreachable", "timeout", "malformed", "empty", "too_large"})
@@ -55,11 +61,25 @@ class Failure:
         return f"{self.target}={self.code}"
 
 
-def moves_on(failure: Failure, *, on_content_filter: bool) -> bool:
-    """Whether the next target may be asked after this."""
+def moves_on(failure: Failure, *, on_content_filter: bool, stands_in: bool = False) -> bool:
+    """Whether the next target may be asked after this. `stands_in`: it was asked in the place of one that failed.
+
+    What such a one cannot be asked at all is no fault of the caller's, who did not ask for it.
+    """
     if failure.code == CONTENT_FILTER:
         return on_content_filter
+    if failure.code in NOT_CARRIED:
+        return stands_in
     return failure.status in MOVES_ON or failure.code in CODES_THAT_MOVE_ON
+
+
+def pause_s(failure: Failure) -> float | None:
+    """Seconds after which the same provider is worth asking once more; None for never."""
+    if not failure.sent or failure.code == NO_CREDIT:
+        return None
+    if failure.retry_after_s is None and failure.code in PASSING:
+        return PASSING_S
+    return failure.retry_after_s
 
 
 def is_outage(failure: Failure) -> bool:

@@ -17,14 +17,24 @@ class BreakerPolicy:
     max_open_s: float = 240.0
 
 
-class Breaker:
-    """Of one model. Closed: requests pass. Open: none do. Half-open: one does, and its end decides.
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """That a model is left out, as routers tell each other: for so many seconds more."""
 
-    Times are those of the caller's clock, in seconds.
+    seconds: float
+    limited: bool = False
+    """Whether for a pause that the provider asked for, rather than for failures."""
+
+
+class Breaker:
+    """Of one model. Closed: requests pass. Open: none do. Half-open: one does, and what becomes of it decides.
+
+    Times are those of the caller's clock, in seconds; `began` is when a request was admitted.
     """
 
     def __init__(self) -> None:
         self._failures = 0
+        self._opened_at = 0.0
         self._open_until: float | None = None
         self._open_s = 0.0
         self._trying = False
@@ -49,34 +59,43 @@ class Breaker:
         """Seconds until it may be tried."""
         return max(0.0, (self._open_until or now) - now)
 
-    def succeeded(self) -> None:
-        if self._is_late:
+    def answers(self, began: float) -> None:
+        """The trial's answer has begun, and may take long: no reason to keep others waiting for its end.
+
+        Should it break off nevertheless, that is one failure more in the row, and opens the breaker again.
+        """
+        if self._trying and not self._is_late(began):
+            self._open_until, self._trying, self.limited = None, False, False
+
+    def succeeded(self, began: float) -> None:
+        if self._is_late(began):
             return
         self._failures, self._open_until, self._open_s = 0, None, 0.0
         self._trying = self.limited = False
 
-    def failed(self, now: float, policy: BreakerPolicy) -> None:
-        if self._is_late:
+    def failed(self, began: float, now: float, policy: BreakerPolicy) -> None:
+        if self._is_late(began):
             return
         self._failures += 1
         if self._trying or self._failures >= policy.failures:
             self._open_s = min(policy.max_open_s, self._open_s * 2 or policy.open_s)
-            self.limited = False
-            self.leave_out(now + self._open_s)
+            self.leave_out(now, now + self._open_s, limited=False)
 
-    @property
-    def _is_late(self) -> bool:
-        """Whether the request that ends now began before the breaker opened: its end is no news."""
-        return self._open_until is not None and not self._trying
-
-    def said_nothing(self) -> None:
+    def said_nothing(self, began: float) -> None:
         """The request ended without telling how the model is: the caller left, or was at fault."""
-        self._trying = False
+        if not self._is_late(began):
+            self._trying = False
 
-    def leave_out(self, until: float) -> None:
+    def leave_out(self, now: float, until: float, *, limited: bool) -> None:
         """At least until then, whatever else is known."""
         self._trying = False
+        self.limited = limited
+        self._opened_at = now
         self._open_until = max(until, self._open_until or until)
+
+    def _is_late(self, began: float) -> bool:
+        """Whether the request that ends now began before the breaker opened: its end is no news."""
+        return self._open_until is not None and (not self._trying or began < self._opened_at)
 
 
 class Breakers:
@@ -104,39 +123,42 @@ class Breakers:
         breaker = self._breakers.get(model)
         return 0.0 if breaker is None else breaker.left_out_for(self._clock())
 
-    def succeeded(self, model: str) -> None:
+    def answers(self, model: str, began: float) -> None:
         if model in self._breakers:
-            self._breakers[model].succeeded()
+            self._breakers[model].answers(began)
 
-    def failed(self, model: str, policy: BreakerPolicy) -> None:
-        self.of(model).failed(self._clock(), policy)
+    def succeeded(self, model: str, began: float) -> None:
+        if model in self._breakers:
+            self._breakers[model].succeeded(began)
+
+    def failed(self, model: str, began: float, policy: BreakerPolicy) -> None:
+        self.of(model).failed(began, self._clock(), policy)
 
     def leave_out(self, model: str, seconds: float, *, limited: bool = False) -> None:
-        breaker = self.of(model)
-        breaker.leave_out(self._clock() + seconds)
-        breaker.limited = limited
+        now = self._clock()
+        self.of(model).leave_out(now, now + seconds, limited=limited)
 
     def limited(self, model: str) -> bool:
         """Whether it is left out for a pause that its provider asked for."""
         breaker = self._breakers.get(model)
         return breaker is not None and breaker.limited
 
-    def said_nothing(self, model: str) -> None:
+    def said_nothing(self, model: str, began: float) -> None:
         if model in self._breakers:
-            self._breakers[model].said_nothing()
+            self._breakers[model].said_nothing(began)
 
     def states(self) -> dict[str, str]:
         now = self._clock()
         return {model: breaker.state(now) for model, breaker in self._breakers.items()}
 
-    def outages(self) -> dict[str, float]:
-        """Models that are left out, and for how many seconds more: what other routers should know."""
+    def outages(self) -> dict[str, Outage]:
+        """Models that are left out: what other routers should know."""
         now = self._clock()
-        left = {model: breaker.left_out_for(now) for model, breaker in self._breakers.items()}
-        return {model: seconds for model, seconds in left.items() if seconds > 0}
+        left = {model: Outage(one.left_out_for(now), one.limited) for model, one in self._breakers.items()}
+        return {model: outage for model, outage in left.items() if outage.seconds > 0}
 
-    def hear(self, outages: Mapping[str, float]) -> None:
+    def hear(self, outages: Mapping[str, Outage]) -> None:
         """Leave out what other routers do. What is news by less than `NEWS_S` is an echo of what was said here."""
-        for model, seconds in outages.items():
-            if seconds > self.of(model).left_out_for(self._clock()) + NEWS_S:
-                self.leave_out(model, seconds)
+        for model, outage in outages.items():
+            if outage.seconds > self.of(model).left_out_for(self._clock()) + NEWS_S:
+                self.leave_out(model, outage.seconds, limited=outage.limited)

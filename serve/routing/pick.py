@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from serve.errors import AdapterUnusable, TooManyRequests, Unavailable
+from serve.errors import AT_CAPACITY, AdapterUnusable, TooManyRequests, Unavailable
 from serve.registry import Snapshot
 from serve.routing.rendezvous import rendezvous
 from serve.schemas import AdapterRef, ReplicaPhase, ReplicaState, Target
@@ -63,7 +63,8 @@ def pick(
         raise _unavailable(target, policy)
     room = [state for state in usable if _in_flight(state, traffic) < state.capacity]
     if not room:
-        raise TooManyRequests(f"All replicas of '{target.model}' are at capacity.", retry_after_s=policy.retry_after_s)
+        full = f"All replicas of '{target.model}' are at capacity."
+        raise TooManyRequests(full, None, AT_CAPACITY, policy.retry_after_s)
     for state in room:
         if state.replica_id == traffic.sticky:
             return state

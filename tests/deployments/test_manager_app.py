@@ -287,6 +287,23 @@ async def test_a_router_that_leaves_is_noticed_by_the_model(app: ManagerApp, eng
     assert app.in_flight == 0
 
 
+async def test_each_model_of_a_manager_has_a_bound_of_its_own(app: ManagerApp, router: aiohttp.ClientSession) -> None:
+    app.limit(10_000, {"demo": 0, "other": 2})
+    assert app.capacity == 2
+    async with router.post(CHAT, json=chat()) as answer:
+        assert (answer.status, answer.headers["x-switchboard-error"]) == (429, "at_capacity")
+    app.limit(10_000, {"demo": 1, "other": 2})
+    async with router.post(CHAT, json=chat()) as answer:
+        assert answer.status == 200
+
+
+async def test_the_bound_of_a_body_may_change(app: ManagerApp, router: aiohttp.ClientSession) -> None:
+    for body_bytes, status in ((10, 413), (10_000, 200)):
+        app.limit(body_bytes, {"demo": 1})
+        async with router.post(CHAT, json=chat()) as answer:
+            assert answer.status == status
+
+
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 async def test_what_goes_wrong_inside_stays_inside(
     router: aiohttp.ClientSession, engine: FakeEngine, path: str, caplog: pytest.LogCaptureFixture
@@ -299,7 +316,6 @@ async def test_what_goes_wrong_inside_stays_inside(
         assert answer.status == 500
         assert answer.content_type == "application/json"
         told = await answer.text()
-        assert answer.headers.getall("x-request-id") == ["req_1"]
     assert "canary" not in told
     assert "secret" not in told
     # vLLM's own failures come in our words, and are not worth another try.

@@ -8,6 +8,7 @@ import pytest
 from deployments.registry import RegistryDeployment
 from serve.config import load_args
 from serve.errors import ConfigError
+from serve.routing.health import Outage
 from serve.schemas import ReplicaPhase, ReplicaState
 from tests.deployments.conftest import Args
 
@@ -36,6 +37,18 @@ async def test_a_replica_is_told_the_live_settings_once(registry: RegistryDeploy
     registry.reconfigure({})
     back = await registry.heartbeat(STATE, changed.live_version)
     assert (back.live_version, back.live) == (first.live_version, first.live)
+
+
+async def test_a_router_hears_the_longest_outage_that_others_told_and_why(registry: RegistryDeployment) -> None:
+    await registry.share_outages("one", {"gpt": Outage(30.0), "claude": Outage(5.0)})
+    await registry.share_outages("two", {"gpt": Outage(60.0, limited=True)})
+    heard = await registry.share_outages("three", {"groq": Outage(90.0)})
+    assert heard.keys() == {"gpt", "claude"}
+    assert 50 < heard["gpt"].seconds <= 60
+    assert heard["gpt"].limited
+    assert not heard["claude"].limited
+    assert (await registry.share_outages("two", {})).keys() == {"gpt", "claude", "groq"}
+    assert (await registry.share_outages("one", {})).keys() == {"groq"}
 
 
 async def test_another_registry_with_the_same_settings_has_nothing_new_to_say(

@@ -10,6 +10,7 @@ from serve.config import LiveSettings, Settings
 from serve.errors import Unavailable
 from serve.gateway.state import Update
 from serve.registry import Registry, Snapshot
+from serve.routing.health import Outage
 from serve.schemas import ReplicaState
 from tests.fakes.http_server import PATIENCE_S
 
@@ -32,7 +33,7 @@ class InProcessRegistry:
         self._known: tuple[str, int, str] = ("", 0, "")
         self._polled = asyncio.Condition()
         self.expositions: dict[str, bytes] = {}
-        self.outages: dict[str, dict[str, float]] = {}
+        self.outages: dict[str, dict[str, Outage]] = {}
 
     # What a router calls.
 
@@ -54,14 +55,14 @@ class InProcessRegistry:
         self.expositions[router_id] = exposition
         return dict(self.expositions)
 
-    async def share_outages(self, router_id: str, outages: Mapping[str, float]) -> dict[str, float]:
+    async def share_outages(self, router_id: str, outages: Mapping[str, Outage]) -> dict[str, Outage]:
         self._raise_if_away()
         self.outages[router_id] = dict(outages)
         return {
-            model: seconds
+            model: outage
             for router, of in self.outages.items()
             if router != router_id
-            for model, seconds in of.items()
+            for model, outage in of.items()
         }
 
     # What a test calls.

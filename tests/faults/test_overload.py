@@ -23,7 +23,7 @@ async def check_refused(client: Client, model: str) -> None:
         openai = await client.chat(model, "Hello")
         anthropic = await client.post(MESSAGES, chat_body(model, "Hello", max_tokens=5, stream=True))
 
-    assert (openai.status, openai.json["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert (openai.status, openai.json["error"]["code"]) == (429, "at_capacity")
     assert (anthropic.status, anthropic.json["error"]["type"]) == (429, "rate_limit_error")
     assert int(openai.headers["retry-after"]) >= 1
     assert int(anthropic.headers["retry-after"]) >= 1

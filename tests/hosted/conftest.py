@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 
 from deployments.anthropic_manager import AnthropicManager
-from deployments.hosted_manager import HostedManager
+from deployments.base_llm_manager import BaseLLMManager
+from deployments.local_manager import LocalManager
 from deployments.manager_app import ManagerApp
 from deployments.openai_manager import OpenAIManager
 from serve.config import Settings, load_args
@@ -24,13 +25,20 @@ from tests.fakes.serving import served
 from tests.fakes.vendors import Vendor
 
 SECRET = "the-cluster-s-own-secret"
-MANAGERS: dict[str, type[HostedManager]] = {"openai": OpenAIManager, "anthropic": AnthropicManager}
+MANAGERS: dict[str, type[BaseLLMManager]] = {
+    "openai": OpenAIManager,
+    "anthropic": AnthropicManager,
+    "local": LocalManager,
+}
 CANARY = "sk-canary-{}-of-the-operator"
 
 
 @dataclass
 class Hosted:
-    """`vendors` by the model that asks there. `spare` takes over where a model has it as its fallback."""
+    """`vendors` by the model that asks there; `far` is a `local` model at a `base_url`.
+
+    `spare` takes over where a model has it as its fallback.
+    """
 
     url: str
     gateway: Gateway
@@ -39,6 +47,7 @@ class Hosted:
     woken: list[str]
     """Models for which a first replica was asked for."""
     vendors: dict[str, Vendor]
+    managers: dict[str, ManagerApp]
     _stack: AsyncExitStack
 
     async def client(self, **headers: str) -> aiohttp.ClientSession:
@@ -47,7 +56,7 @@ class Hosted:
 
 
 def model(name: str, provider: str, vendor: Vendor, **more: Any) -> dict[str, Any]:
-    base_url = f"{vendor.url}/v1" if provider == "openai" else vendor.url
+    base_url = vendor.url if provider == "anthropic" else f"{vendor.url}/v1"
     dialect = {"endpoints": ["chat", "completion", "embedding", "response"]} if provider == "openai" else {}
     return {
         "name": name,
@@ -79,6 +88,8 @@ def _models(vendors: dict[str, Vendor], timeouts: dict[str, float]) -> list[dict
         model("groq", "openai", vendors["groq"], endpoints=["chat"], length_field="max_tokens"),
         model("gpt-safe", "openai", vendors["gpt"], fallback_model="spare"),
         model("claude-safe", "anthropic", vendors["claude"], fallback_models=["spare"]),
+        model("far", "local", vendors["far"]),
+        model("far-safe", "local", vendors["far"], fallback_model="spare"),
         model("keyless", "openai", vendors["gpt"]) | keyless,
         model("keyless-safe", "openai", vendors["gpt"], fallback_model="spare") | keyless,
     ]
@@ -92,7 +103,7 @@ async def start(tmp_path: Path) -> AsyncIterator[StartHosted]:
     async with AsyncExitStack() as stack:
 
         async def start(*, first_byte_s: float = PATIENCE_S, idle_s: float = PATIENCE_S, **sections: object) -> Hosted:
-            vendors = {name: Vendor(f"{name}-at-its-vendor") for name in ("gpt", "claude", "groq", "spare")}
+            vendors = {name: Vendor(f"{name}-at-its-vendor") for name in ("gpt", "claude", "groq", "far", "spare")}
             for vendor in vendors.values():
                 await stack.enter_async_context(listening(vendor))
             args = {
@@ -106,21 +117,24 @@ async def start(tmp_path: Path) -> AsyncIterator[StartHosted]:
             gateway = Gateway(settings.without_provider_keys(), registry, "router-1", woken.append)
             await gateway.start()
             stack.push_async_callback(gateway.close)
+            managers: dict[str, ManagerApp] = {}
             for name, config in settings.managers().items():
                 if config.models[0].why_unavailable is None:
-                    await registry.hears(await _manager(stack, settings, name))
+                    managers[name], state = await _manager(stack, settings, name)
+                    await registry.hears(state)
             url = await stack.enter_async_context(served(gateway))
-            return Hosted(url, gateway, settings, registry, woken, vendors, stack)
+            return Hosted(url, gateway, settings, registry, woken, vendors, managers, stack)
 
         yield start
 
 
-async def _manager(stack: AsyncExitStack, settings: Settings, name: str) -> ReplicaState:
+async def _manager(stack: AsyncExitStack, settings: Settings, name: str) -> tuple[ManagerApp, ReplicaState]:
     """A manager behind its own HTTP face, as it would report itself."""
     manager = MANAGERS[settings.managers()[name].provider].from_settings(settings, name)
     stack.push_async_callback(manager.close)
-    address = await stack.enter_async_context(served(ManagerApp(manager, SECRET, 1 << 20, capacity=100)))
-    return ReplicaState(f"{name}-1", address, ReplicaPhase.READY, (name,), 100, Load())
+    app = ManagerApp(manager, SECRET, 1 << 20, capacity=100)
+    address = await stack.enter_async_context(served(app))
+    return app, ReplicaState(f"{name}-1", address, ReplicaPhase.READY, (name,), 100, Load())
 
 
 @pytest.fixture

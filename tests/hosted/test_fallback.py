@@ -9,10 +9,11 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from serve.routing.health import Breakers
+from serve.routing.health import Breakers, Outage
 from serve.schemas import Load, ReplicaPhase, ReplicaState
 from tests.fakes import replica as fake
 from tests.fakes import vendors
+from tests.fakes.http_server import Behaviour
 from tests.fakes.vendors import TEXT
 from tests.hosted.asking import CHAT, MESSAGES, PATHS, ask, body
 from tests.hosted.conftest import Hosted, StartHosted
@@ -79,6 +80,41 @@ async def test_credit_does_not_come_back_by_asking(start: StartHosted) -> None:
     told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt"))
     assert (told.status, told.attempts, told.json["error"]["code"]) == (429, 1, "insufficient_quota")
     assert told.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize(
+    "fault", [fake.resets, vendors.refuses(500, "server_error"), vendors.breaks_after(0, reset=True)]
+)
+async def test_what_often_passes_at_once_is_tried_once_more_when_there_is_nobody_else(
+    start: StartHosted, fault: Behaviour
+) -> None:
+    hosted = await start(fallback={"max_wait_s": 2})
+    gpt = hosted.vendors["gpt"]
+    gpt.behave = fake.in_turn(fault, gpt.well)
+    told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt", stream=True))
+    assert (told.status, told.text(CHAT), told.attempts) == (200, TEXT, 2)
+    gpt.behave = fault
+    assert (await ask(await hosted.client(), CHAT, body(CHAT, "gpt", stream=True))).attempts == 2
+
+
+async def test_what_a_fallback_cannot_be_asked_is_no_fault_of_the_callers(
+    hosted: Hosted, client: aiohttp.ClientSession
+) -> None:
+    hosted.vendors["gpt"].behave = OVERLOADED
+    told = await ask(client, CHAT, body(CHAT, "gpt", seed=1, fallbacks=["claude", "spare"]))
+    assert told.headers["x-switchboard-served-by"].startswith("spare;")
+    assert told.headers["x-switchboard-fallback-reason"] == "gpt=provider_overloaded, claude=unsupported_parameter"
+    told = await ask(client, CHAT, body(CHAT, "gpt", seed=1, fallbacks=["claude"]))
+    assert (told.status, int(told.headers["retry-after"])) == (503, 1)
+    assert told.json["error"]["message"].endswith("Tried: gpt=provider_overloaded, claude=unsupported_parameter.")
+
+
+async def test_what_the_model_that_was_asked_for_cannot_be_asked_is(
+    hosted: Hosted, client: aiohttp.ClientSession
+) -> None:
+    told = await ask(client, CHAT, body(CHAT, "claude", seed=1, fallbacks=["spare"]))
+    assert (told.status, told.json["error"]["param"], told.attempts) == (400, "seed", 1)
+    assert hosted.vendors["spare"].calls == []
 
 
 async def test_a_long_one_is_the_callers_to_wait(start: StartHosted) -> None:
@@ -171,6 +207,28 @@ async def test_one_trial_after_a_while_decides(start: StartHosted) -> None:
         assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
 
 
+async def test_a_trial_that_streams_keeps_nobody_else_waiting(start: StartHosted) -> None:
+    hosted = await start(fallback={"failures": 1, "open_s": 10, "max_wait_s": 0})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    now = 0.0
+    hosted.gateway.state.breakers = Breakers(lambda: now)
+    gpt.behave = OVERLOADED
+    await ask(client, CHAT, body(CHAT, "gpt"))
+    now, gpt.behave = 10.0, vendors.stalls_after(2)
+    async with client.post(CHAT, json=body(CHAT, "gpt", stream=True)) as trial:
+        await trial.content.readuntil(b"\n\n")
+        gpt.behave = gpt.well
+        assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
+
+
+async def test_our_own_bound_says_nothing_of_the_provider(hosted: Hosted, client: aiohttp.ClientSession) -> None:
+    hosted.managers["gpt"].limit(1 << 20, {"gpt": 0})
+    full = await ask(client, CHAT, body(CHAT, "gpt"))
+    assert (full.status, full.json["error"]["code"]) == (429, "at_capacity")
+    hosted.managers["gpt"].limit(1 << 20, {"gpt": 1})
+    assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
+
+
 async def test_what_the_caller_does_wrong_does_not_count(start: StartHosted) -> None:
     hosted = await start(fallback={"failures": 1, "max_wait_s": 0})
     client, gpt = await hosted.client(), hosted.vendors["gpt"]
@@ -182,7 +240,7 @@ async def test_what_the_caller_does_wrong_does_not_count(start: StartHosted) -> 
 
 async def test_routers_tell_each_other_who_is_left_out(start: StartHosted) -> None:
     hosted = await start(fallback={"failures": 1, "open_s": 60, "max_wait_s": 0})
-    hosted.registry.outages["router-2"] = {"gpt-safe": 30.0}
+    hosted.registry.outages["router-2"] = {"gpt-safe": Outage(30.0)}
     await hosted.gateway.share_outages()
     told = await ask(await hosted.client(), CHAT, body(CHAT, "gpt-safe"))
     assert told.headers["x-switchboard-served-by"].startswith("spare;")
@@ -198,7 +256,7 @@ async def test_a_full_model_spills_to_the_next(hosted: Hosted, client: aiohttp.C
     await hosted.registry.hears(full)
     told = await ask(client, CHAT, body(CHAT, "gpt-safe"))
     assert told.text(CHAT) == TEXT
-    assert told.headers["x-switchboard-fallback-reason"] == "gpt-safe=rate_limit_exceeded"
+    assert told.headers["x-switchboard-fallback-reason"] == "gpt-safe=at_capacity"
 
 
 async def test_so_does_one_that_has_no_replica_yet(hosted: Hosted, client: aiohttp.ClientSession) -> None:

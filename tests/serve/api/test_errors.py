@@ -80,11 +80,6 @@ def headers_of(error: Exception, dialect: Dialect = Dialect.OPENAI) -> dict[byte
     return dict(render(error, dialect, "req_1").headers)
 
 
-def test_every_reply_carries_the_request_id() -> None:
-    assert headers_of(NotFound("m"))[b"x-request-id"] == b"req_1"
-    assert headers_of(NotFound("m"), Dialect.ANTHROPIC)[b"request-id"] == b"req_1"
-
-
 @pytest.mark.parametrize(("after", "header"), [(None, b"1"), (0.2, b"1"), (1.0, b"1"), (1.2, b"2"), (90, b"90")])
 def test_retry_after_is_whole_seconds_and_at_least_one(after: float | None, header: bytes) -> None:
     assert headers_of(Unavailable("m", retry_after_s=after))[b"retry-after"] == header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -13,7 +14,9 @@ import pytest
 from serve.api.endpoints import ENDPOINTS, Endpoint
 from serve.gateway.state import GatewayState
 from serve.schemas import Json
+from serve.sessions import SessionManager
 from tests.fakes import replica as fake
+from tests.fakes.http_server import PATIENCE_S
 from tests.fakes.serving import served
 from tests.serve.gateway.running import CHAT, MESSAGES, Running, Start, chat, message, sample
 from tests.serve.gateway.wire import wired
@@ -365,6 +368,36 @@ async def test_one_too_many_is_refused_at_once_and_the_next_taken_again(start: S
 
 
 # The server's own life.
+
+
+async def test_it_is_well_until_one_of_its_own_tasks_ends(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    (await start()).gateway.check_health()
+    ended = asyncio.Event()
+
+    async def fails(*_: object) -> None:
+        ended.set()
+        raise KeyError("not foreseen")
+
+    monkeypatch.setattr(GatewayState, "follow", fails)
+    running = await start()
+    await ended.wait()
+    with pytest.raises(KeyError, match="not foreseen"):
+        running.gateway.check_health()
+
+
+async def test_every_expired_session_is_purged_however_many(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted, done = [2, 2, 1], asyncio.Event()
+
+    async def purge(sessions: SessionManager, limit: int) -> int:
+        done.set() if len(deleted) == 1 else None
+        return deleted.pop(0)
+
+    monkeypatch.setattr("serve.gateway.app.PURGE_BATCH", 2)
+    monkeypatch.setattr(SessionManager, "purge_expired", purge)
+    await start()
+    async with asyncio.timeout(PATIENCE_S):
+        await done.wait()
+    assert deleted == []
 
 
 async def test_the_lifespan_starts_and_stops_it(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from serve.gateway.upstream import MAX_PAGE_BYTES
 from serve.schemas import ReplicaPhase
 from tests.fakes import replica as fake
 from tests.fakes.http_server import Behaviour
@@ -167,8 +168,9 @@ async def test_replicas_show_their_metrics_to_the_cluster_only(running: Running,
         fake.answers_bytes(VLLM_PAGE, 500),
         fake.resets,
         fake.cut_at(20),
+        fake.answers_bytes(VLLM_PAGE % 3 + b"# " + b"x" * MAX_PAGE_BYTES),
     ],
-    ids=["HTML", "not UTF-8", "500", "reset", "cut"],
+    ids=["HTML", "not UTF-8", "500", "reset", "cut", "too long"],
 )
 async def test_a_replica_without_a_page_is_left_out(
     running: Running, client: aiohttp.ClientSession, page: Behaviour

@@ -340,6 +340,16 @@ def attempts(outcome: str) -> float:
     return sample("switchboard_attempts_total", model="demo", outcome=outcome)
 
 
+async def test_a_request_whose_time_is_up_is_told_from_a_client_that_left(
+    running: Running, client: aiohttp.ClientSession
+) -> None:
+    (await running.replica()).behave = fake.hangs
+    before = attempts("deadline"), attempts("client_gone")
+    async with client.post(CHAT, json=chat(), headers={"x-request-timeout-ms": "50"}) as answer:
+        assert answer.status == 504
+    assert (attempts("deadline"), attempts("client_gone")) == (before[0] + 1, before[1])
+
+
 async def test_attempts_are_counted_by_how_they_ended(running: Running, client: aiohttp.ClientSession) -> None:
     outcomes = ("reset", "ok", "status_500")
     before = [attempts(outcome) for outcome in outcomes]

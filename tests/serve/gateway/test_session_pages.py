@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -9,7 +11,7 @@ import pytest
 
 from serve.schemas import Json, Load, ReplicaPhase
 from tests.fakes import replica as fake
-from tests.fakes.http_server import Call
+from tests.fakes.http_server import PATIENCE_S, Call
 from tests.serve.gateway.running import ADAPTERS, CHAT, SUPPORT, Running, Start, chat
 
 SESSIONS = "/v1/sessions"
@@ -66,6 +68,47 @@ async def test_what_is_no_session(client: aiohttp.ClientSession, body: Any, stat
     async with client.post(SESSIONS, json=body) as answer:
         assert answer.status == status
         assert (await answer.json())["error"]["param"] == param
+
+
+async def test_a_session_whose_request_does_not_arrive(start: Start) -> None:
+    client = await (await start(timeouts={"body_s": 0.05})).client()
+    never_sent = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never_sent.wait()
+
+    async with client.post(SESSIONS, data=body()) as answer:
+        assert answer.status == 408
+
+
+async def test_requests_for_sessions_are_bounded_like_others(start: Start) -> None:
+    client = await (await start(limits={"max_in_flight": 1})).client()
+    sent, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"bot_type": "support"'
+        sent.set()
+        await goes_on.wait()
+        yield b"}"
+
+    async with asyncio.TaskGroup() as tasks:
+        held = tasks.create_task(client.post(SESSIONS, data=body()))
+        await sent.wait()
+        await eventually_full(client)
+        goes_on.set()
+    async with held.result() as answer:
+        assert answer.status == 200
+    await create(client)
+
+
+async def eventually_full(client: aiohttp.ClientSession) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            async with client.post(SESSIONS, json={"bot_type": "support"}) as answer:
+                if answer.status == 429:
+                    assert answer.headers["retry-after"] == "1"
+                    return
 
 
 @pytest.mark.parametrize("session_id", ["sess_" + "0" * 32, "sess_1", "x" * 5000, "' OR 1=1 --", "%2e%2e", "\xff"])
