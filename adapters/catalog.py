@@ -16,14 +16,15 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from adapters.base_model import BaseModel
-from adapters.quoting import quoted
 from adapters.snapshots import Snapshot, SnapshotStore
 from adapters.sources import Fingerprint, fetch, fingerprint
 from adapters.validate import validate
+from serve.adapter_versions import resolve_version
 from serve.errors import AdapterUnusable, NotFound, Unavailable
+from serve.quoting import quoted
 from serve.schemas import AdapterRef, AdapterVersion
 
 logger = logging.getLogger(__name__)
@@ -164,25 +165,14 @@ class Catalog:
     def resolve(self, model: str, name: str, version: str | None = None) -> AdapterRef:
         """The version that `model:name[@version]` means now; `version` is a digest or a label.
 
-        Raises `NotFound` (`adapter_not_found`), `AdapterUnusable`, or `Unavailable` as long as the adapter's
+        By the rule of `serve.adapter_versions`. Raises as that does, and `Unavailable` as long as the adapter's
         files have not been looked at.
         """
         versions = self._view.by_name.get((model, name), ())
         if not versions and self.has(model, name):
             what = f"The adapter {quoted(name)} of {quoted(model)}"
             raise Unavailable(f"{what} is not ready yet.", retry_after_s=_RETRY_AFTER_S)
-        if version is None:
-            matches = [one for one in versions if one.current]
-        else:
-            matches = [one for one in versions if one.ref.digest == version]
-            matches = matches or [one for one in versions if one.ref.label == version]
-        if not matches:
-            asked = name if version is None else f"{name}@{version}"
-            raise NotFound(f"The model {quoted(model)} has no adapter {quoted(asked)}.", "model", "adapter_not_found")
-        found = max(matches, key=lambda one: (one.since, one.ref.digest))
-        if found.fault is not None:
-            _raise_unusable(found.ref, found.fault)
-        return found.ref
+        return resolve_version(model, name, version, versions)
 
     def path(self, ref: AdapterRef) -> Path:
         """The folder with the files of exactly this version. Raises as `resolve` does."""
@@ -288,7 +278,3 @@ class Catalog:
         old = superseded[: max(0, len(superseded) - self._keep_versions)]
         dropped = [good for good in old if good.ref.address not in in_use]
         return replace(track, versions=tuple(one for one in track.versions if one not in dropped)), dropped
-
-
-def _raise_unusable(ref: AdapterRef, fault: str) -> NoReturn:
-    raise AdapterUnusable(f"The adapter {quoted(ref.short)} of {quoted(ref.model)} cannot be loaded: {fault}", "model")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from adapters.catalog import AdapterRow, Catalog
-from adapters.quoting import quoted
 from adapters.residency import Residency, ResidencyLimits, ResidencyObserver
 from adapters.snapshots import SnapshotStore
 from serve.config import Settings
 from serve.errors import NotFound, SwitchboardError, Unavailable
+from serve.quoting import quoted
 from serve.schemas import AdapterRef, AdapterVersion
 
 logger = logging.getLogger(__name__)
@@ -96,20 +96,11 @@ class AdapterManager:
     ) -> AdapterManager:
         """The adapters of `models`, and all bots."""
         storage = settings.adapter_storage
-        configs = [config for model in models if (config := settings.model(model)) is not None]
         return cls(
-            [row for config in configs for row in settings.adapters_of(config.name)],
+            [row for model in models for row in settings.adapters_of(model)],
             settings.bots,
             SnapshotStore(Path(storage.cache_dir).resolve(), storage.max_adapter_bytes),
-            limits={
-                config.name: ResidencyLimits(
-                    max_parallel_loads=config.limits.max_adapter_loads,
-                    wait_s=config.timeouts.adapter_wait_s,
-                    max_waiting=config.limits.max_adapter_waiting,
-                    negative_cache_s=storage.negative_cache_s,
-                )
-                for config in configs
-            },
+            limits=limits_of(settings),
             refresh_s=storage.refresh_s,
             observer=observer,
         )
@@ -127,7 +118,6 @@ class AdapterManager:
         self._places[host.name] = _Place(host, residency)
         if self._refreshes is None:
             self._refreshes = asyncio.create_task(self._refresh_forever())
-            self._refreshes.add_done_callback(_report)
 
     def unregister_manager(self, name: str) -> None:
         """The engine is going with all that is in it; its adapters stay known. Unknown ones are no error."""
@@ -152,7 +142,7 @@ class AdapterManager:
         Returns what went wrong, by `model:name`: an adapter that cannot be loaded is no reason not to serve.
         """
         failures: dict[str, SwitchboardError] = {}
-        for model, place in self._places.items():
+        for model, place in tuple(self._places.items()):
             for name in self._catalog.to_preload(model)[: place.host.slots]:
                 try:
                     await self.activate(model, self.resolve(model, name))
@@ -184,6 +174,13 @@ class AdapterManager:
     def update_bots(self, bots: Mapping[str, BotRow]) -> None:
         """For the requests from now on."""
         self._bots = dict(bots)
+
+    def update_limits(self, limits: Mapping[str, ResidencyLimits]) -> None:
+        """For the loads and the waiting requests from now on, by model."""
+        self._limits = limits
+        for model, place in self._places.items():
+            if model in limits:
+                place.residency.update_limits(limits[model])
 
     def versions(self) -> tuple[AdapterVersion, ...]:
         """Every version that is known here, as a replica advertises them."""
@@ -236,9 +233,21 @@ class AdapterManager:
     async def _refresh_forever(self) -> None:
         while True:
             await asyncio.sleep(self._refresh_s)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:
+                # The outermost frame of this task: whatever it is, it must not be the last time.
+                logger.exception("the sources of adapters could not be looked at; again in %g s", self._refresh_s)
 
 
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        logger.error("the sources of adapters are not looked at any more", exc_info=error)
+def limits_of(settings: Settings) -> Mapping[str, ResidencyLimits]:
+    """The bounds on the adapters of each model."""
+    return {
+        model.name: ResidencyLimits(
+            max_parallel_loads=model.limits.max_adapter_loads,
+            wait_s=model.timeouts.adapter_wait_s,
+            max_waiting=model.limits.max_adapter_waiting,
+            negative_cache_s=settings.adapter_storage.negative_cache_s,
+        )
+        for model in settings.models
+    }

@@ -7,16 +7,15 @@ plain LoRA without a word and so answer differently from what was trained.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.quoting import quoted
 from adapters.snapshots import MAX_CONFIG_BYTES
 from serve.errors import AdapterUnusable
+from serve.quoting import quoted
 
 # Each is absent or falsy in a plain LoRA.
 _UNSUPPORTED = {
@@ -36,26 +35,29 @@ _UNSUPPORTED = {
 # Ways to start training that change the base model's weights are refused; these only set the adapter's own.
 _PLAIN_INITS = frozenset({"gaussian", "eva", "orthogonal", "mica", "lora_ga"})
 
+_MAX_ALPHA = 1_000_000
+"""Far above what anybody trains with, and below what overflows in the engine's arithmetic."""
+
 _MAX_PATTERN_CHARS = 512
-# Patterns are regular expressions that the engine matches too. Without nested repetition none can run for
-# long.
-_PLAIN_PATTERN = re.compile(r"[\w.^$\\|()-]*")
+_MAX_WILDCARDS = 2
+# Patterns are regular expressions, which the engine matches too and which nothing can stop once they run. What
+# multiplies the ways to match is bounded: wildcards by their count, groups to one in each choice, of plain names.
+_PLAIN_CHOICE = r"""\^?+ (?: \.\* | [\w.-] | \\[.-] )*+
+    (?: \( [\w-]++ (?: \| [\w-]++ )*+ \)  (?: \.\* | [\w.-] | \\[.-] )*+ )?+ \$?+"""
+_PLAIN_PATTERN = re.compile(rf"{_PLAIN_CHOICE} (?: \| {_PLAIN_CHOICE} )*+", re.VERBOSE)
 
 
 @dataclass(frozen=True, slots=True)
 class PeftConfig:
     rank: int
-    rank_pattern: Mapping[str, int]
-    """Ranks of single modules, by a regular expression for the end of the module's name."""
+    ranks: tuple[tuple[re.Pattern[str], int], ...]
+    """Ranks of single modules, by a regular expression for the module's name."""
     fan_in_fan_out: bool
     """The base stores its linear weights as (inputs, outputs), as GPT-2 does."""
 
     def rank_of(self, module: str) -> int:
         """By vLLM's and PEFT's rule: the first pattern that matches from a `.` to the end of the name."""
-        for pattern, rank in self.rank_pattern.items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return rank
-        return self.rank
+        return next((rank for pattern, rank in self.ranks if pattern.match(module)), self.rank)
 
 
 def read_config(path: Path, max_rank: int) -> PeftConfig:
@@ -72,7 +74,8 @@ def read_config(path: Path, max_rank: int) -> PeftConfig:
         _check_rank(rank, max_rank)
     for alpha in (config["lora_alpha"], *_patterns(config, "alpha_pattern").values()):
         _check_alpha(alpha)
-    return PeftConfig(config["r"], ranks, bool(config.get("fan_in_fan_out")))
+    compiled = tuple((re.compile(rf"(.*\.)?({pattern})$"), rank) for pattern, rank in ranks.items())
+    return PeftConfig(config["r"], compiled, bool(config.get("fan_in_fan_out")))
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -111,12 +114,12 @@ def _patterns(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(patterns, dict):
         raise AdapterUnusable(f"Its {key} is not a JSON object.")
     for pattern in patterns:
-        if len(pattern) > _MAX_PATTERN_CHARS or not _PLAIN_PATTERN.fullmatch(pattern.replace(".*", "", 2)):
-            raise AdapterUnusable(f"Its {key} has a key that is not a plain module name: {quoted(pattern)}.")
-        try:
-            re.compile(pattern)
-        except re.error:
-            raise AdapterUnusable(f"Its {key} has a key that is no regular expression: {quoted(pattern)}.") from None
+        short = len(pattern) <= _MAX_PATTERN_CHARS and pattern.count("*") <= _MAX_WILDCARDS
+        if not (short and _PLAIN_PATTERN.fullmatch(pattern)):
+            raise AdapterUnusable(
+                f"Its {key} has a key that is neither a module's name nor one with at most {_MAX_WILDCARDS} '.*' and "
+                f"a choice such as '(q|v)_proj': {quoted(pattern)}."
+            )
     return patterns
 
 
@@ -128,7 +131,8 @@ def _check_rank(rank: object, max_rank: int) -> None:
 
 
 def _check_alpha(alpha: object) -> None:
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
-        raise AdapterUnusable("Its lora_alpha is not a finite number.")
+    # No arithmetic before the comparison: an integer may be larger than any float.
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not -_MAX_ALPHA <= alpha <= _MAX_ALPHA:
+        raise AdapterUnusable(f"Its lora_alpha is not a number from -{_MAX_ALPHA} to {_MAX_ALPHA}.")
     if alpha == 0:
         raise AdapterUnusable("Its lora_alpha is 0: it would answer exactly as the base model.")

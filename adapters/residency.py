@@ -100,12 +100,9 @@ class Residency:
         async with self._cache.lease(ref.address, partial(self._load, ref, path)):
             yield
 
-    def pin(self, ref: AdapterRef) -> None:
-        """Keep `ref` in the engine once it is there."""
-        self._cache.pin(ref.address)
-
-    def unpin(self, ref: AdapterRef) -> None:
-        self._cache.unpin(ref.address)
+    def update_limits(self, limits: ResidencyLimits) -> None:
+        """Take the bounds that may change, on loads and on waiting requests; times stay as they are."""
+        self._cache.update_bounds(max_parallel_loads=limits.max_parallel_loads, max_waiting=limits.max_waiting)
 
     def resident(self) -> frozenset[str]:
         """The addresses of the adapters in the engine."""

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from adapters.base_model import BaseModel, Shape
 from adapters.peft_config import PeftConfig, read_config
-from adapters.quoting import quoted
 from adapters.sources import CONFIG_FILE, WEIGHTS_FILE
 from adapters.weights import FLOAT_DTYPES, BadHeader, Tensor, read_header, survey
 from serve.errors import AdapterUnusable
+from serve.quoting import quoted
 
 # PEFT's names, of which vLLM accepts these (`vllm/lora/utils.py`, parse_fine_tuned_lora_name).
 _LORA_NAME = re.compile(

@@ -13,12 +13,11 @@ from deployments.default_params import completed
 from serve.api.endpoints import Kind
 from serve.api.errors import stream_error
 from serve.api.http import ASGIApp
+from serve.api.requests import validate_for_engine
 from serve.config import EngineConfig, EngineModel
 from serve.errors import InvalidRequest
 from serve.schemas import Json, Load
 from serve.translate.vllm import Mended
-
-GIB = 1024**3
 
 
 class Engine(AdapterHost, Protocol):
@@ -45,21 +44,26 @@ class EngineManager(BaseLLMManager):
 
     async def _in_engine(self, name: str, path: Path, config: EngineConfig, *, run_code: bool = False) -> LoadedEngine:
         engine = await self._start_engine(name, path, config, run_code=run_code)
-        if engine.slots:
-            await self.adapter_manager.register_manager(engine)
+        try:
+            if engine.slots:
+                await self.adapter_manager.register_manager(engine)
+        except BaseException:
+            await engine.close()  # nobody else knows of it
+            raise
         return LoadedEngine(engine, self.adapter_manager)
 
     @override
     def prepare_inference_params(
         self, model_name: str, /, *, bot_type: str | None = None, endpoint: Kind = Kind.CHAT, **kwargs: Any
     ) -> Json:
-        """Fill in defaults and refuse what would harm the engine.
+        """Fill in defaults and refuse what the engine cannot answer, or would be harmed by.
 
         A request for prompt log-probabilities ends a vLLM 0.32 engine with LoRA when another sequence runs beside it
         (`EngineDeadError`), and every other request in that engine with it.
         """
         config = self.config_of(model_name)
         assert isinstance(config, EngineModel)
+        validate_for_engine(endpoint, kwargs)
         params = completed(endpoint, kwargs, self.default_params(model_name, bot_type))
         if not config.engine.allow_prompt_logprobs:
             if params.get("prompt_logprobs") is not None:
@@ -83,11 +87,6 @@ class LoadedEngine:
     async def close(self) -> None:
         self._adapters.unregister_manager(self.name)
         await self._engine.close()
-
-
-def size_in_memory(weights: Path, config: EngineConfig) -> int:
-    """Bytes of a model's weights, all of them in `weights`, and of its KV cache."""
-    return sum(file.stat().st_size for file in weights.rglob("*.safetensors")) + int((config.kv_cache_gib or 0) * GIB)
 
 
 def _refused(field: str) -> InvalidRequest:

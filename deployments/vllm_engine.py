@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from serve.config import EngineConfig
+from serve.config import GIB, EngineConfig
 from serve.errors import AdapterUnusable, ConfigError, EngineFailed
 from serve.schemas import AdapterRef, Load
 
@@ -60,7 +60,6 @@ from vllm.v1.metrics.loggers import StatLoggerBase  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-GIB = 1024**3
 NO_HOST = "no-host.invalid"
 """A name that nobody can have (RFC 2606)."""
 HEALTH_TIMEOUT_S = 20.0
@@ -135,14 +134,11 @@ class VllmEngine:
             stat_loggers=[gauge],
             disable_log_stats=args.disable_log_stats,
         )
-        tasks = await engine.get_supported_tasks()
-        app = build_app(args, tasks, engine.model_config)
-        # CORS and statistics of HTTP are the gateway's; here each would wrap every piece of every stream once more.
-        app.user_middleware.clear()
-        await init_app_state(engine, app.state, args, tasks)
-        # vLLM's error handler stops its own server when the engine is dead; ours is told by `check_health`.
-        app.state.server = SimpleNamespace(should_exit=False)
-        return cls(name, path, config, engine, app, gauges[0])
+        try:
+            return cls(name, path, config, engine, await _app_of(engine, args), gauges[0])
+        except BaseException:
+            await asyncio.to_thread(engine.shutdown)  # nobody else knows of its processes
+            raise
 
     async def add_adapter(self, ref: AdapterRef, path: Path) -> None:
         """Load one adapter version into the engine under its address. The files must stay where they are.
@@ -175,10 +171,6 @@ class VllmEngine:
         except EngineDeadError as error:
             raise EngineFailed("The engine is gone.") from error
 
-    async def adapters_in_engine(self) -> int:
-        """How many adapters the engine's workers hold, by their own account."""
-        return len(await self._engine.list_loras())
-
     def load(self) -> Load:
         return Load(
             in_flight=self._engine.get_num_unfinished_requests(),
@@ -196,6 +188,18 @@ class VllmEngine:
     async def close(self) -> None:
         """End the engine's processes."""
         await asyncio.to_thread(self._engine.shutdown)
+
+
+async def _app_of(engine: AsyncLLM, args: Namespace) -> Any:
+    """VLLM's own app in front of a running engine."""
+    tasks = await engine.get_supported_tasks()
+    app = build_app(args, tasks, engine.model_config)
+    # CORS and statistics of HTTP are the gateway's; here each would wrap every piece of every stream once more.
+    app.user_middleware.clear()
+    await init_app_state(engine, app.state, args, tasks)
+    # vLLM's error handler stops its own server when the engine is dead; ours is told by `check_health`.
+    app.state.server = SimpleNamespace(should_exit=False)
+    return app
 
 
 def _arguments(name: str, path: Path, config: EngineConfig) -> Namespace:

@@ -4,7 +4,7 @@ The one mechanism behind adapters in an engine's slots and models in memory. Who
 lease on it:
 
 * a thing is loaded once, however many ask for it meanwhile;
-* what is leased, pinned or loading is never released; of the rest the least recently leased goes first, and
+* what is leased or loading is never released; of the rest the least recently leased goes first, and
   is released before the thing that takes its room begins to load, so that the capacity holds at every moment;
 * who needs room that is not there waits in line. While they do, the things that must go for the first in the
   line take no new leases: otherwise ever-overlapping leases of the others could keep it waiting forever;
@@ -80,15 +80,17 @@ class LeasedCache(Generic[T]):
         self._queue: deque[_Ticket[T]] = deque()
         self._leaving: set[str] = set()  # being released: neither here nor ready to be loaded again
         self._closing: frozenset[str] = frozenset()  # take no new leases: must go for the first in the line
-        self._pinned: set[str] = set()
         self._tasks: set[asyncio.Task[T]] = set()
         self._closed = False
 
     @asynccontextmanager
-    async def lease(self, key: str, load: Callable[[], Awaitable[T]], size: int = 1) -> AsyncIterator[T]:
+    async def lease(
+        self, key: str, load: Callable[[], Awaitable[T]], size: Callable[[], int] = lambda: 1
+    ) -> AsyncIterator[T]:
         """The thing called `key`, made by `load` if it is not here, kept at least until the block ends.
 
-        Raises `Unavailable` when there is no room in time, and whatever `load` raises.
+        `size` is asked only where the thing is not here. Raises `Unavailable` when there is no room in time, and
+        whatever `load` and `size` raise.
         """
         entry = await self._acquire(key, load, size)
         try:
@@ -96,12 +98,10 @@ class LeasedCache(Generic[T]):
         finally:
             self._give_back(entry)
 
-    def pin(self, key: str) -> None:
-        """Never release `key` once it is here."""
-        self._pinned.add(key)
-
-    def unpin(self, key: str) -> None:
-        self._pinned.discard(key)
+    def update_bounds(self, *, max_parallel_loads: int, max_waiting: int) -> None:
+        """For what comes from now on: who waits already keeps the place, what loads already ends."""
+        self._max_parallel_loads = max_parallel_loads
+        self._max_waiting = max_waiting
         self._advance()
 
     def resident(self) -> frozenset[str]:
@@ -133,13 +133,13 @@ class LeasedCache(Generic[T]):
         if errors := [result for result in results if isinstance(result, BaseException)]:
             raise BaseExceptionGroup("not everything could be released", errors)
 
-    async def _acquire(self, key: str, load: Callable[[], Awaitable[T]], size: int) -> _Entry[T]:
+    async def _acquire(self, key: str, load: Callable[[], Awaitable[T]], size: Callable[[], int]) -> _Entry[T]:
         entry = self._entries.get(key)
         if entry is not None and entry.ready and key not in self._closing:
             return self._grant(entry)
         if self._closed or len(self._queue) >= self._max_waiting:
             raise self._no_room()
-        ticket = _Ticket(key, size, load, asyncio.get_running_loop().create_future())
+        ticket = _Ticket(key, size(), load, asyncio.get_running_loop().create_future())
         self._queue.append(ticket)
         self._advance()
         try:
@@ -225,7 +225,7 @@ class LeasedCache(Generic[T]):
     def _victims(self, size: int) -> list[_Entry[T]] | None:
         """What has to go for `size` more, idle things first; None if even all that can go is not enough."""
         free = self.capacity - self.used()
-        movable = [e for e in self._entries.values() if e.ready and e.key not in self._pinned]
+        movable = [entry for entry in self._entries.values() if entry.ready]
         victims: list[_Entry[T]] = []
         # The sort is stable: within each half the least recently leased comes first.
         for entry in sorted(movable, key=lambda entry: entry.leases > 0):

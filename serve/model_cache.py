@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
+from serve.config import GIB
 from serve.errors import ConfigError
 from serve.leased_cache import LeasedCache
 
@@ -31,18 +32,19 @@ class ModelCache(Generic[T]):
     ) -> None:
         self._cache = LeasedCache(max_bytes, release, max_parallel_loads=max_parallel_loads, wait_s=wait_s)
 
-    def lease(self, name: str, size_bytes: int, loader: Callable[[], Awaitable[T]]) -> AbstractAsyncContextManager[T]:
+    def lease(
+        self, name: str, size_bytes: Callable[[], int], loader: Callable[[], Awaitable[T]]
+    ) -> AbstractAsyncContextManager[T]:
         """`async with cache.lease(…) as model`: in memory at least until the block ends.
+
+        `size_bytes` is asked only where the model is not in memory: it may look at many files.
 
         Raises `ConfigError` for a model that can never fit, `Unavailable` when there is no room in time, and
         what `loader` raises: the cache is then as if it had not been asked, less what had to go for it.
         """
-        if size_bytes > self._cache.capacity:
-            fault = f"{name}: needs {size_bytes} bytes, the cache holds at most {self._cache.capacity}"
-            raise ConfigError("the model cache", (fault,))
-        return self._cache.lease(name, loader, max(size_bytes, 0))
+        return self._cache.lease(name, loader, lambda: self._fitting(name, size_bytes()))
 
-    async def get(self, name: str, size_bytes: int, loader: Callable[[], Awaitable[T]]) -> T:
+    async def get(self, name: str, size_bytes: Callable[[], int], loader: Callable[[], Awaitable[T]]) -> T:
         """The same without a lease: the model may be released as soon as another one needs the room."""
         async with self.lease(name, size_bytes, loader) as model:
             return model
@@ -54,10 +56,12 @@ class ModelCache(Generic[T]):
         """The models in memory."""
         return self._cache.values()
 
-    def used_bytes(self) -> int:
-        """By what is in memory, and by what is being loaded."""
-        return self._cache.used()
-
     async def close(self) -> None:
         """Release every model, leased or not, after running loads have ended."""
         await self._cache.close()
+
+    def _fitting(self, name: str, size_bytes: int) -> int:
+        if size_bytes > self._cache.capacity:
+            fault = f"model_cache_gib: {name} needs {size_bytes / GIB:.2f} GiB, above {self._cache.capacity / GIB:.2f}"
+            raise ConfigError("the model cache", (fault,))
+        return size_bytes

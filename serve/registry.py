@@ -18,7 +18,8 @@ from typing import Any
 
 from typing_extensions import override
 
-from serve.errors import AdapterUnusable, NotFound, Unavailable
+from serve.adapter_versions import resolve_version
+from serve.errors import Unavailable
 from serve.schemas import AdapterRef, AdapterVersion, ReplicaPhase, ReplicaState
 
 
@@ -49,16 +50,12 @@ class Snapshot:
     def ready_models(self) -> frozenset[str]:
         return self._ready_models
 
-    def adapter_versions(self, model: str) -> tuple[AdapterVersion, ...]:
-        """Every adapter version of `model` that a replica advertises, once each, by name and digest.
+    def versions_of(self, model: str, name: str) -> tuple[AdapterVersion, ...]:
+        """Every version of the adapter that a replica advertises: the same files once for each label they have.
 
         Merged over replicas: current where any says so, since the newest time at which one says so, and
-        faulty only if none can load it.
+        faulty only if none can load it. Empty when no replica advertises the adapter.
         """
-        return tuple(version for (of, _), versions in self._versions.items() if of == model for version in versions)
-
-    def versions_of(self, model: str, name: str) -> tuple[AdapterVersion, ...]:
-        """The same for one adapter; empty when no replica advertises it."""
         return self._versions.get((model, name), ())
 
     def hosts_of(self, adapter: AdapterRef) -> tuple[ReplicaState, ...]:
@@ -66,21 +63,11 @@ class Snapshot:
         return self._hosts.get(adapter.address, ())
 
     def resolve_adapter(self, model: str, name: str, version: str | None) -> AdapterRef:
-        """The adapter version that `model:name[@version]` means now.
+        """The adapter version that `model:name[@version]` means now, also where some replicas have not followed yet.
 
-        Without `version`: the one that became current last, also where some replicas have not followed yet.
-        Else a digest, or a label. Raises `NotFound` (`adapter_not_found`), or `AdapterUnusable` if no replica
-        can load it: an older version is never taken in its place.
+        By the rule of `serve.adapter_versions`; raises as that does.
         """
-        found = _matching(self.versions_of(model, name), version)
-        if found is None:
-            asked = f"{name}@{version}" if version else name
-            raise NotFound(f"The model '{model}' has no adapter '{asked}'.", "model", "adapter_not_found")
-        if found.fault is not None:
-            raise AdapterUnusable(
-                f"The adapter '{found.ref.short}' of '{model}' cannot be loaded: {found.fault}", "model"
-            )
-        return found.ref
+        return resolve_version(model, name, version, self.versions_of(model, name))
 
     @cached_property
     def _replicas_by_model(self) -> dict[str, tuple[ReplicaState, ...]]:
@@ -94,14 +81,14 @@ class Snapshot:
 
     @cached_property
     def _versions(self) -> dict[tuple[str, str], tuple[AdapterVersion, ...]]:
-        by_ref: dict[tuple[str, str, str], list[AdapterVersion]] = {}
+        by_ref: dict[AdapterRef, list[AdapterVersion]] = {}
         for state in self.replicas:
             for version in state.adapters:
-                ref = version.ref
-                by_ref.setdefault((ref.model, ref.name, ref.digest), []).append(version)
+                by_ref.setdefault(version.ref, []).append(version)
         by_name: dict[tuple[str, str], list[AdapterVersion]] = {}
-        for (model, name, _), reports in sorted(by_ref.items()):
-            by_name.setdefault((model, name), []).append(_merged(reports))
+        for ref, reports in sorted(by_ref.items(), key=lambda item: (item[0].digest, item[0].label or "")):
+            merged = _merged(reports, able=ref.address in self._hosts)
+            by_name.setdefault((ref.model, ref.name), []).append(merged)
         return {key: tuple(versions) for key, versions in by_name.items()}
 
     @cached_property
@@ -274,20 +261,8 @@ def _ordered(states: Iterable[ReplicaState]) -> tuple[ReplicaState, ...]:
     return tuple(sorted(states, key=lambda state: state.replica_id))
 
 
-def _merged(reports: list[AdapterVersion]) -> AdapterVersion:
-    """One version from what the replicas say of it."""
+def _merged(reports: list[AdapterVersion], *, able: bool) -> AdapterVersion:
+    """One version from what the replicas say of it. `able`: one of them can load its files."""
     current = [report for report in reports if report.current]
     newest = max(current or reports, key=lambda report: report.since)
-    able = any(report.fault is None for report in reports)
-    fault = None if able else next(report.fault for report in reports)
-    return replace(newest, fault=fault)
-
-
-def _matching(versions: tuple[AdapterVersion, ...], asked: str | None) -> AdapterVersion | None:
-    """The newest match, a digest before a label that reads the same; of equals the same on every router."""
-    if asked is None:
-        matches = [one for one in versions if one.current]
-    else:
-        matches = [one for one in versions if one.ref.digest == asked]
-        matches = matches or [one for one in versions if one.ref.label == asked]
-    return max(matches, key=lambda one: (one.since, one.ref.digest), default=None)
+    return replace(newest, fault=None) if able else newest

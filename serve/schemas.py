@@ -93,18 +93,6 @@ class ReplicaState:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
-    """A configured model, as `/v1/models` lists it and `/ready` waits for it."""
-
-    name: str
-    provider: str
-    created: int
-    """Seconds since the epoch."""
-    scale_to_zero: bool = False
-    """Without a live replica it still counts as ready: the first request brings one."""
-
-
-@dataclass(frozen=True, slots=True)
 class Target:
     """One model, with one adapter version or none, that could answer a request."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -13,7 +14,7 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from serve.config import SessionsConfig
-from serve.errors import InvalidRequest, NotFound
+from serve.errors import InvalidRequest, NotFound, Unavailable
 from serve.schemas import Json, Session
 from serve.store import Store, sessions
 
@@ -70,6 +71,14 @@ class SessionManager:
             max_pending=settings.store_max_pending,
         )
         return cls(store, settings.ttl_s, settings.max_metadata_bytes)
+
+    async def check(self) -> None:
+        """Raises `ConfigError` if the database is one of another version of the program: no session could ever be had.
+
+        Not for a store that cannot be reached: until it can, each call says so by itself.
+        """
+        with contextlib.suppress(Unavailable):
+            await self._store.check()
 
     async def close(self) -> None:
         """Close the store, once the calls that run have ended."""

@@ -79,6 +79,10 @@ class Store:
         """Like `run`, for `work` that changes nothing: on SQLite it does not wait for writers."""
         return await self._submit(work, read_only=True)
 
+    async def check(self) -> None:
+        """Make the tables where they are missing, or raise as any first call does."""
+        await self.read(lambda connection: None)
+
     def close(self) -> None:
         """Wait for the calls that run, refuse those that wait, disconnect. May be called twice."""
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -134,7 +138,7 @@ def _create(connection: sa.Connection) -> None:
     if found is None:
         connection.execute(_schema_version.insert().values(version=SCHEMA_VERSION))
     elif found != SCHEMA_VERSION:
-        fault = f"store.url: the database has schema version {found}, this program needs {SCHEMA_VERSION}"
+        fault = f"sessions.store: the database has schema version {found}, this program needs {SCHEMA_VERSION}"
         raise ConfigError("The store", (fault,))
 
 
@@ -142,14 +146,14 @@ def _checked(text: str) -> URL:
     """Messages do not repeat the URL: it may hold a password."""
     try:
         url = make_url(text)
-    except ArgumentError:
-        raise ConfigError("The store", ("store.url: is not a database URL",)) from None
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+        raise ConfigError("The store", ("sessions.store: is not a database URL",)) from None
     if url.drivername in ("postgres", "postgresql", "postgresql+psycopg"):
         return url.set(drivername="postgresql+psycopg")
     if url.drivername != "sqlite":
-        raise ConfigError("The store", ("store.url: must begin with sqlite:/// or postgresql://",))
+        raise ConfigError("The store", ("sessions.store: must begin with sqlite:/// or postgresql://",))
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ConfigError("The store", ("store.url: SQLite needs a file, which all processes can share",))
+        raise ConfigError("The store", ("sessions.store: SQLite needs a file, which all processes can share",))
     return url
 
 

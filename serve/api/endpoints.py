@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from serve.api.http import Headers, printable
+from serve.api.http import Headers
 from serve.errors import MethodNotAllowed, NotFound
+from serve.quoting import printable
 from serve.schemas import Dialect
 
 

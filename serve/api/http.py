@@ -166,16 +166,3 @@ def clean_request_id(raw: bytes | None) -> str:
     if raw is not None and _REQUEST_ID.fullmatch(raw):
         return raw.decode("ascii")
     return f"req_{uuid4().hex}"
-
-
-def printable(text: str, limit: int) -> str:
-    """`text` safe for a log line or a message: one line, no control characters, at most `limit` characters.
-
-    Line ends, NUL, ANSI escapes and bidirectional overrides come out as their Python escapes.
-    """
-    if len(text) <= limit and text.isprintable():
-        return text
-    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    if len(text) <= limit and len(kept) <= limit:
-        return kept
-    return kept[: limit - 1] + "…"

@@ -9,11 +9,10 @@ from functools import lru_cache
 from typing_extensions import override
 
 from serve.errors import NotFound
+from serve.quoting import quoted
 
 _PART = r"[^\x00-\x20\x7f-\U0010ffff:@]{1,200}"  # printable ASCII but for the space and the two separators
 _ADDRESS = re.compile(rf"(?P<model>{_PART})(?::(?P<adapter>{_PART})(?:@(?P<version>{_PART}))?)?")
-
-_SHOWN_CHARS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +41,4 @@ def parse(text: str) -> Address:
 
 def unknown_model(name: str) -> NotFound:
     """Names what was asked for, and nothing that exists."""
-    return NotFound(f"The model '{shown(name)}' does not exist.", "model", "model_not_found")
-
-
-def shown(text: str) -> str:
-    """A caller's text, safe to repeat in an error or a log: one short line without control characters.
-
-    `str.isprintable` is also false for lone surrogates, which JSON can carry and UTF-8 cannot.
-    """
-    head = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:_SHOWN_CHARS])
-    return head if len(text) <= _SHOWN_CHARS else f"{head}…"
+    return NotFound(f"The model {quoted(name)} does not exist.", "model", "model_not_found")

@@ -10,6 +10,7 @@ from serve.errors import (
     CONTEXT_LENGTH,
     NO_CREDIT,
     NOT_CARRIED,
+    PROVIDER_NOT_FOUND,
     DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
@@ -84,7 +85,7 @@ def pause_s(failure: Failure) -> float | None:
 
 def is_outage(failure: Failure) -> bool:
     """Whether it speaks against the model rather than the request: what a circuit breaker counts."""
-    return failure.status in {500, 502, 503, 504, 529}
+    return failure.status in {500, 502, 503, 504, 529} and failure.code != PROVIDER_NOT_FOUND
 
 
 def attempts_left(made: Sequence[Failure], max_attempts: int) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from serve.errors import AdapterUnusable, InvalidRequest, NotFound, SwitchboardError, Unavailable
+from serve.quoting import quoted
 from serve.registry import Snapshot
-from serve.routing.address import Address, parse, shown, unknown_model
+from serve.routing.address import Address, parse, unknown_model
 from serve.routing.fallback import Failure
 from serve.schemas import Target
 
@@ -97,7 +99,8 @@ def plan(
     refusal: SwitchboardError | None = None
     for choice in dict.fromkeys(choices):
         try:
-            target = _target(choice, names, snapshot, retry_after_s)
+            with _naming(fallbacks is not None and choice is not first):
+                target = _target(choice, names, snapshot, retry_after_s)
         except (Unavailable, AdapterUnusable) as error:
             if isinstance(error, AdapterUnusable) and choice is first:
                 raise
@@ -120,7 +123,8 @@ def _further(
     address: Address, first: _Choice, names: Names, session_bot: str | None, fallbacks: Sequence[str] | None
 ) -> list[_Choice]:
     if fallbacks is not None:
-        return [_choice(asked, names, session_bot) for asked in fallbacks]
+        with _naming(True):
+            return [_choice(asked, names, session_bot) for asked in fallbacks]
     if address.adapter is not None:
         return []
     bot = names.bots.get(first.bot) if first.bot is not None else None
@@ -129,6 +133,17 @@ def _further(
         return [_Choice(model) for model in own]
     models = own if bot.fallback_models is None else bot.fallback_models
     return [_Choice(model, names.adapter_of(bot, model), bot=first.bot) for model in models]
+
+
+@contextmanager
+def _naming(fallbacks: bool) -> Iterator[None]:
+    """Have a refusal name the request's `fallbacks` as the field at fault, in the place of `model`."""
+    try:
+        yield
+    except (NotFound, InvalidRequest) as error:
+        if not fallbacks:
+            raise
+        raise type(error)(error.message, "fallbacks", error.code) from error
 
 
 def _target(choice: _Choice, names: Names, snapshot: Snapshot, retry_after_s: float) -> Target:
@@ -155,13 +170,13 @@ def _inside_session(address: Address, names: Names, session_bot: str) -> _Choice
     asked = _outside_session(address, names)
     bot = names.bots.get(session_bot)
     if bot is None:
-        raise NotFound(f"The session's bot '{shown(session_bot)}' does not exist any more.", "model", "model_not_found")
+        raise NotFound(f"The session's bot {quoted(session_bot)} does not exist any more.", "model", "model_not_found")
     adapter = names.adapter_of(bot, asked.model)
     usable = asked.model == bot.model or adapter is not None
     conflict = asked.bot not in (None, session_bot) or asked.adapter not in (None, adapter)
     if conflict or not usable:
         raise InvalidRequest(
-            f"The session belongs to the bot '{session_bot}', which does not answer as '{shown(str(address))}'.",
+            f"The session belongs to the bot '{session_bot}', which does not answer as {quoted(str(address))}.",
             "model",
         )
     return _Choice(asked.model, adapter, asked.version, session_bot)
@@ -171,7 +186,7 @@ def _with_adapter(choice: _Choice, adapter: str, names: Names, snapshot: Snapsho
     configured = (choice.model, adapter) in names.adapters
     if configured and not snapshot.versions_of(choice.model, adapter):
         raise Unavailable(
-            f"No replica of '{choice.model}' has its adapter '{shown(adapter)}' ready yet.",
+            f"No replica of '{choice.model}' has its adapter {quoted(adapter)} ready yet.",
             "model",
             retry_after_s=retry_after_s,
         )

@@ -11,6 +11,8 @@ from adapters.catalog import NO_DIGEST, Catalog
 from adapters.snapshots import SnapshotStore
 from adapters.sources import CONFIG_FILE, WEIGHTS_FILE
 from serve.errors import AdapterUnusable, NotFound, Unavailable
+from serve.registry import Snapshot
+from serve.schemas import ReplicaPhase, ReplicaState
 from tests.adapters.files import lora, write_adapter
 
 
@@ -72,6 +74,27 @@ def test_an_adapter_is_found_by_name_digest_and_label(world: World) -> None:
         (current, True, None),
     }
     assert (catalog.path(older) / WEIGHTS_FILE).read_bytes() == Path(sources["v1"], WEIGHTS_FILE).read_bytes()
+
+
+def test_two_labels_may_hold_the_same_files_and_routers_know_both(world: World) -> None:
+    source = world.source("one")
+    catalog = world.open(Row("support", {"v2": source, "stable": source}, "stable"))
+    state = ReplicaState("r1", "http://r1:1", ReplicaPhase.READY, ("demo",), 8, adapters=catalog.versions())
+    snapshot = Snapshot("e", 1, rebuilding=False, replicas=(state,))
+    digest = catalog.resolve("demo", "support").digest
+    for asked in (None, "v2", "stable", digest):
+        ref = catalog.resolve("demo", "support", asked)
+        assert ref.digest == digest
+        assert snapshot.resolve_adapter("demo", "support", asked) == ref
+
+
+def test_a_number_that_no_float_can_hold_is_the_fault_of_its_adapter_alone(world: World) -> None:
+    sound, broken = world.source("support"), world.source("sales")
+    write_adapter(Path(broken), lora_alpha=10**400)
+    catalog = world.open(Row("sales", {None: broken}), Row("support", {None: sound}))
+    assert catalog.resolve("demo", "support").name == "support"
+    with pytest.raises(AdapterUnusable, match="lora_alpha"):
+        catalog.resolve("demo", "sales")
 
 
 @pytest.mark.parametrize(

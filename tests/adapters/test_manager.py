@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
-from adapters.manager import AdapterManager
+from adapters.manager import AdapterManager, limits_of
 from adapters.residency import ResidencyLimits
 from adapters.snapshots import SnapshotStore
 from serve.config import load_args
@@ -113,6 +114,30 @@ async def test_bots_change_live(manager: AdapterManager) -> None:
         manager.adapter_of_bot("demo", "support")
 
 
+async def test_limits_change_live(tmp_path: Path, engine: Engine, sources: Path) -> None:
+    model = {"name": "demo", "provider": "local", "model_id": str(engine.base_path), "engine": {"max_loras": 1}}
+    args = {
+        "models": [model | {"limits": {"max_adapter_waiting": 1}}],
+        "adapters": [
+            {"name": name, "model": "demo", "source": str(sources / name)} for name in ("support", "sales", "extra")
+        ],
+        "adapter_storage": {"cache_dir": str(tmp_path / "cache")},
+    }
+    settings = load_args(args, env={})
+    manager = AdapterManager.from_settings(settings, ["demo"])
+    engine.slots = 1
+    await manager.register_manager(engine)
+    support, sales, extra = (manager.resolve("demo", name) for name in ("support", "sales", "extra"))
+    live = {"models": {"demo": {"limits": {"max_adapter_waiting": 2}}}}
+    manager.update_limits(limits_of(settings.with_live(live, env={})))
+    async with manager.lease(support):
+        waiting = [asyncio.create_task(manager.activate("demo", ref)) for ref in (sales, extra)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert set(engine.weights) == {extra.address}
+    await manager.close()
+
+
 async def test_the_base_never_stands_in_for_an_adapter(make: Make, engine: Engine) -> None:
     manager = make(support="nowhere", sales="nowhere")
     with pytest.raises(Unavailable):  # not None, which would mean the base model
@@ -170,6 +195,26 @@ async def test_no_more_is_preloaded_than_there_are_slots(make: Make, engine: Eng
     assert manager.resident() == {manager.resolve("demo", name).address for name in ("support", "sales")}
 
 
+async def test_an_engine_may_go_while_adapters_are_preloaded(
+    store: SnapshotStore, base_path: Path, sources: Path
+) -> None:
+    rows = [Row("support", {None: str(sources / "support")}, model=name, preload=True) for name in ("demo", "other")]
+    manager = AdapterManager(rows, {}, store)
+
+    class Leaving(Engine):
+        @override
+        async def add_adapter(self, ref: AdapterRef, path: Path) -> None:
+            await super().add_adapter(ref, path)
+            manager.unregister_manager("demo")
+
+    other = Engine("other", base_path)
+    await manager.register_manager(Leaving("demo", base_path))
+    await manager.register_manager(other)
+    assert await manager.preload() == {}
+    assert set(other.weights) == manager.resident() == {manager.resolve("other", "support").address}
+    manager.unregister_manager("other")
+
+
 async def test_an_engine_that_goes_and_comes_back(manager: AdapterManager, base_path: Path) -> None:
     ref = manager.resolve("demo", "support")
     await manager.activate("demo", ref)
@@ -222,6 +267,28 @@ async def test_sources_are_looked_at_now_and_then(make: Make, engine: Engine, so
     async with asyncio.timeout(10):
         while manager.resolve("demo", "support") == old:  # noqa: ASYNC110  (until the manager's own task did it)
             await asyncio.sleep(0)
+    manager.unregister_manager("demo")
+
+
+async def test_sources_are_looked_at_again_after_a_time_that_failed(
+    make: Make, engine: Engine, sources: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = make(refresh_s=0)
+    await manager.register_manager(engine)
+    old = manager.resolve("demo", "support")
+    take, failures = SnapshotStore.take, iter([ArithmeticError("unforeseen")])
+
+    def take_or_fail(store: SnapshotStore, model: str, name: str, folder: Path) -> Any:
+        for error in failures:
+            raise error
+        return take(store, model, name, folder)
+
+    monkeypatch.setattr(SnapshotStore, "take", take_or_fail)
+    write_adapter(sources / "support", lora(value=9))
+    async with asyncio.timeout(10):
+        while manager.resolve("demo", "support") == old:  # noqa: ASYNC110  (until the manager's own task did it)
+            await asyncio.sleep(0)
+    assert "unforeseen" in caplog.text
     manager.unregister_manager("demo")
 
 

@@ -93,15 +93,6 @@ async def test_every_slot_in_use(residency: Residency) -> None:
     await touch(residency, C)
 
 
-async def test_a_pinned_adapter_stays(engine: Engine, residency: Residency) -> None:
-    residency.pin(A)
-    await touch(residency, A, B, C)
-    assert engine.loaded == [A, C]
-    residency.unpin(A)
-    await touch(residency, B)
-    assert engine.loaded == [C, B]
-
-
 async def test_a_failure_is_answered_from_memory_for_a_while(engine: Engine, residency: Residency, seen: Seen) -> None:
     engine.broken["b"] = AdapterUnusable("It does not fit.", "model")
     await touch(residency, A)

@@ -84,10 +84,13 @@ BROKEN: dict[str, tuple[Break, str]] = {
     "rank that is no number": (configured(r="8"), "rank is not a positive whole number"),
     "rank that is a truth value": (configured(r=True), "rank is not a positive whole number"),
     "rank_pattern that is a list": (configured(rank_pattern=[8]), "rank_pattern is not a JSON object"),
-    "a pattern that never ends": (configured(rank_pattern={"(a+)+$": 4}), "not a plain module name"),
-    "a pattern that is none": (configured(alpha_pattern={"(": 4}), "no regular expression"),
-    "alpha NaN": (configured(lora_alpha=float("nan")), "lora_alpha is not a finite number"),
-    "alpha text": (configured(lora_alpha="8"), "lora_alpha is not a finite number"),
+    "a pattern of its own kind": (configured(rank_pattern={"(a+)+$": 4}), "rank_pattern has a key that is neither"),
+    "a pattern that is none": (configured(alpha_pattern={"(": 4}), "alpha_pattern has a key that is neither"),
+    "alpha NaN": (configured(lora_alpha=float("nan")), "lora_alpha is not a number from -1000000 to 1000000"),
+    "alpha text": (configured(lora_alpha="8"), "lora_alpha is not a number"),
+    "alpha infinite": (configured(lora_alpha=float("-inf")), "lora_alpha is not a number"),
+    "alpha no float can hold": (configured(lora_alpha=10**400), "lora_alpha is not a number"),
+    "one alpha no float can hold": (configured(alpha_pattern={"q_proj": 10**400}), "lora_alpha is not a number"),
     "alpha zero": (configured(lora_alpha=0), "lora_alpha is 0"),
     "DoRA": (configured(use_dora=True), "uses DoRA"),
     "whole modules": (configured(modules_to_save=["score"]), "modules_to_save"),
@@ -121,7 +124,7 @@ BROKEN: dict[str, tuple[Break, str]] = {
         weighing({name.replace(".weight", ".default.weight"): value for name, value in lora().items()}),
         "default.weight' is not a matrix",
     ),
-    "a name with control characters": (weighing({"a\n\x1b[31mb": ones(1)}), "'a��[31mb' is not"),
+    "a name with control characters": (weighing({"a\n\x1b[31mb": ones(1)}), r"'a\n\x1b[31mb' is not"),
     "integers": (
         weighing({name: value.astype(np.int8) for name, value in lora().items()}),
         "type I8; only BF16, F16, F32",
@@ -165,6 +168,9 @@ SAME_REASON = {
     "rank that is no number",
     "rank that is a truth value",
     "alpha text",
+    "alpha infinite",
+    "alpha no float can hold",
+    "one alpha no float can hold",
     "not a number",
     "B all zero",
 }
@@ -229,11 +235,50 @@ def test_one_module_without_effect_is_no_fault(tmp_path: Path, base: BaseModel) 
 
 @pytest.mark.parametrize(
     "pattern",
-    ["q_proj", "layers.0.self_attn.q_proj", r".*self_attn\.q_proj", "^model.layers.0.self_attn.q_proj"],
+    [
+        "q_proj",
+        "layers.0.self_attn.q_proj",
+        r".*self_attn\.q_proj",
+        "^model.layers.0.self_attn.q_proj$",
+        r"layers\.0\.self_attn\.q_proj",
+        "layers.*attn.*q_proj",
+        "(q|k|v)_proj",
+        r".*\.(self_attn|cross-attn)\.q_proj",
+        "k_proj|q_proj|self_attn.(q|v)_proj",
+    ],
 )
 def test_ranks_of_single_modules(tmp_path: Path, base: BaseModel, pattern: str) -> None:
     tensors = lora(rank=2) | lora(f"{LAYER}.mlp.up_proj", INNER, HIDDEN)
     sound(tmp_path, base, tensors, rank_pattern={pattern: 2}, alpha_pattern={pattern: 4.0})
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param("(.|.|.)" * 30 + "x", id="choices of the same"),
+        pytest.param("(q|k)(q|k)", id="two groups"),
+        pytest.param("(q|k)_(proj|attn)|(q|v)", id="two groups in one of two choices"),
+        pytest.param("((q|k))_proj", id="a group in a group"),
+        pytest.param("(.*|q)_proj", id="a wildcard in a group"),
+        pytest.param("(q|k).*.*.*", id="three wildcards"),
+        pytest.param("(q|k)*_proj", id="a repeated group"),
+        pytest.param("q*_proj", id="a repeated letter"),
+        pytest.param(r"layers\.*q_proj", id="a repeated dot"),
+        pytest.param("q+_proj", id="repetition by a plus"),
+        pytest.param("q{9}_proj", id="counted repetition"),
+        pytest.param("[qk]_proj", id="a set"),
+        pytest.param(r"\w_proj", id="a class"),
+        pytest.param(r"(q)\1_proj", id="a back-reference"),
+        pytest.param("q^_proj", id="an anchor inside"),
+        pytest.param("q_proj\n", id="a line end"),
+        pytest.param("q" * 513, id="too long"),
+    ],
+)
+def test_keys_that_could_keep_a_regular_expression_busy_are_refused(
+    tmp_path: Path, base: BaseModel, pattern: str
+) -> None:
+    with pytest.raises(AdapterUnusable, match="alpha_pattern has a key that is neither a module's name nor"):
+        sound(tmp_path, base, alpha_pattern={pattern: 4})
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "Orthogonal", None])

@@ -163,6 +163,16 @@ def test_code_is_brought_only_when_it_is_allowed(server: FakeHub, hub: Hub) -> N
     assert server.counts()[WEIGHTS] == 1
 
 
+def test_code_of_another_repository_is_refused_each_time_it_could_run(server: FakeHub, hub: Hub) -> None:
+    config = b'{"auto_map": {"AutoModel": "other/repo--modeling.Model"}}'
+    server.repos["org/name"][REVISION] |= {"config.json": config}
+    for _ in range(2):
+        with pytest.raises(ConfigError) as caught:
+            hub.fetch(MODEL, allow_code=True)
+        assert "'other/repo'" in fault(caught)
+    hub.fetch(MODEL)
+
+
 def test_what_is_complete_on_disk_needs_no_hub(hub: Hub, server: FakeHub, cache: Path) -> None:
     folder = hub.fetch(MODEL)
     server.requests.clear()

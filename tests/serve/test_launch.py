@@ -113,6 +113,11 @@ def test_a_taken_port_is_told(
     assert not (checkout / ".switchboard" / "env").exists()
 
 
+def test_a_port_that_haproxy_wants_for_itself_is_told(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch.main(write(8404)) == 2
+    assert "port 8404 is both http_options.port and RAY_SERVE_HAPROXY_STATS_PORT" in capsys.readouterr().err
+
+
 def test_a_second_launch_from_one_checkout_is_refused(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(_free_ports(1)[0])
     with launch._only_one() as first:
@@ -145,6 +150,37 @@ def test_a_serve_that_ends_is_never_called_ready(
         ended.wait()
         assert launch._wait_until_ready(ended, settings, binding, checkout / "serve.log") is False
     assert "ready" not in capsys.readouterr().out
+
+
+def test_it_waits_longer_than_any_replica_which_can_then_say_why(
+    write: Write, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [
+        {"name": name, "provider": "local", "model_id": "models/demo", "timeouts": {"load_s": load_s}}
+        for name, load_s in (("demo", 100), ("other", 300))
+    ]
+    settings, binding = load_file(write(_free_ports(1)[0], models=models))
+    (checkout / "serve.log").write_text("")
+    clock = Clock()
+    monkeypatch.setattr(launch, "time", clock)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as running, pytest.raises(SystemExit) as ended:
+        launch._wait_until_ready(running, settings, binding, checkout / "serve.log")
+    assert ended.value.code == 1
+    assert launch.START_S + 300 < clock.now < launch.START_S + 301
+    assert "Serve has given up" in capsys.readouterr().err
+
+
+class Clock:
+    """Time that passes while one sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 # The environment of what is started.
@@ -187,7 +223,35 @@ def test_what_is_still_missing(status: int, body: object, state: str) -> None:
     assert launch._readiness(HttpBinding("127.0.0.1", port)) == state
 
 
-def _answers_once(status: int, body: bytes) -> int:
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::"])
+def test_it_asks_where_serve_listens(host: str) -> None:
+    assert launch._readiness(HttpBinding(host, _answers_once(200, b"{}", host))) == ""
+
+
+def test_a_proxy_of_the_environment_is_not_asked(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{_free_ports(1)[0]}")
+    monkeypatch.setattr("urllib.request._opener", None)  # an earlier test may have made it without these
+    assert launch._readiness(HttpBinding("127.0.0.1", _answers_once(200, b"{}"))) == ""
+    (checkout / ".switchboard").mkdir()
+    (checkout / ".switchboard" / "ray-token").write_text("token")
+    failed = json.dumps({"applications": {"switchboard": {"status": "DEPLOY_FAILED"}}}).encode()
+    assert launch._gave_up(f"View the dashboard at \x1b[1mhttp://127.0.0.1:{_answers_once(200, failed)}")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:80/v1/"), ("::1", "'http://[::1]:80/v1/"), ("::", "'http://[::1]")],
+)
+def test_the_command_that_it_prints_asks_there_too(
+    write: Write, capsys: pytest.CaptureFixture[str], host: str, url: str
+) -> None:
+    settings, _ = load_file(write(), env={})
+    launch._say_how_to_ask(settings, HttpBinding(host, 80))
+    assert f"curl {url}" in capsys.readouterr().out
+
+
+def _answers_once(status: int, body: bytes, host: str = "127.0.0.1") -> int:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
@@ -199,7 +263,10 @@ def _answers_once(status: int, body: bytes) -> int:
         def log_message(self, format: str, *args: object) -> None:
             """Quiet."""
 
-    server = HTTPServer(("127.0.0.1", 0), Handler)
+    class Server(HTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    server = Server((host, 0), Handler)
 
     def serve() -> None:
         with server:

@@ -76,7 +76,7 @@ class Memory:
 
     @asynccontextmanager
     async def lease(self, key: str) -> AsyncIterator[str]:
-        async with self.cache.lease(key, lambda: self.load(key), self.size(key)) as value:
+        async with self.cache.lease(key, lambda: self.load(key), lambda: self.size(key)) as value:
             yield value
 
     async def finish(self, error: BaseException | None = None) -> None:
@@ -261,6 +261,21 @@ async def test_the_line_is_bounded() -> None:
             pass
 
 
+async def test_the_bounds_on_loads_and_on_the_line_change_while_it_runs() -> None:
+    memory = Memory(3, 1, max_waiting=1)
+    await call(memory, "a", "b")
+    assert memory.loads == ["a"]
+    memory.max_parallel_loads = 3
+    memory.cache.update_bounds(max_parallel_loads=3, max_waiting=2)
+    await settle()
+    assert memory.loads == ["a", "b"]
+    await call(memory, "c", "d", "e")
+    assert memory.loads == ["a", "b", "c"]
+    with pytest.raises(Unavailable):
+        async with memory.lease("f"):
+            pass
+
+
 async def test_a_failed_load_reaches_all_who_wait_and_harms_nobody_else() -> None:
     memory = Memory(2, 2)
     (kept,) = await holding(memory, "a")
@@ -342,18 +357,6 @@ async def test_what_is_being_released_is_loaded_anew_afterwards() -> None:
 async def holding_all(memory: Memory, *callers: Caller) -> None:
     await holding(memory)
     assert all(caller.holds() for caller in callers)
-
-
-async def test_pinned_things_stay() -> None:
-    memory = Memory(1, 1)
-    memory.cache.pin("a")
-    for caller in await holding(memory, "a"):
-        await caller.give_back()
-    (waiting,) = await call(memory, "b")
-    assert not memory.releasing
-    memory.cache.unpin("a")
-    await settle()
-    await holding_all(memory, waiting)
 
 
 async def test_closing_releases_everything() -> None:
@@ -440,14 +443,6 @@ class Interleavings(RuleBasedStateMachine):
             else:
                 future.set_exception(error)
 
-    @rule(key=st.sampled_from(KEYS))
-    def pin(self, key: str) -> None:
-        self.memory.cache.pin(key)
-
-    @rule(key=st.sampled_from(KEYS))
-    def unpin(self, key: str) -> None:
-        self.run(self.unpinned(key))
-
     @invariant()
     def bounds_hold(self) -> None:
         self.memory.check()
@@ -476,7 +471,6 @@ class Interleavings(RuleBasedStateMachine):
             self.loop.close()
 
     def all_are_served(self) -> None:
-        self.run(self.unpinned(*self.KEYS))
         for _ in range(20 * len(self.callers) + 20):
             self.run(self.memory.finish())
             for caller in self.callers:
@@ -484,11 +478,6 @@ class Interleavings(RuleBasedStateMachine):
                     self.run(caller.give_back())
         assert all(caller.task.done() for caller in self.callers)
         assert self.memory.cache.wanted() == self.memory.cache.resident() == self.memory.loaded
-
-    async def unpinned(self, *keys: str) -> None:
-        for key in keys:
-            self.memory.cache.unpin(key)
-        await settle()
 
 
 Interleavings.TestCase.settings = settings(max_examples=40, stateful_step_count=30)

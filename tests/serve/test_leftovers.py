@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typing_extensions import override
 
-from serve.leftovers import Leftovers, taken_ports
+from serve.leftovers import Leftovers, Listener, taken_ports
 from serve.processes import end, wait
 
 STARTS_AN_ORPHAN = """
@@ -156,11 +158,26 @@ def test_haproxys_files_are_this_checkouts_own(root: Path, tmp_path: Path) -> No
 # Ports.
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_a_port_that_is_taken_is_told_with_its_owner(host: str) -> None:
-    with socket.create_server((host, 0)) as server:
+def listener(port: int, setting: str = "http_options.port", host: str = "127.0.0.1") -> Listener:
+    return Listener(host, port, setting)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("0.0.0.0", "127.0.0.1"),
+        ("::1", "::1"),
+        ("::1", "::"),
+        ("::", "::1"),
+    ],
+)
+def test_a_port_that_is_taken_is_told_with_its_owner(theirs: str, ours: str) -> None:
+    family = socket.AF_INET6 if ":" in theirs else socket.AF_INET
+    with socket.create_server((theirs, 0), family=family) as server:
         port = server.getsockname()[1]
-        (line,) = taken_ports({port: "http_options.port"})
+        (line,) = taken_ports([listener(port, host=ours)])
     name = psutil.Process().name()
     assert line == (
         f"port {port} (http_options.port) is in use by {name} (process {os.getpid()}): "
@@ -173,4 +190,31 @@ def test_a_port_that_is_free() -> None:
         port = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client, server.accept()[0]:
             assert client.getpeername()[1] == port
-    assert taken_ports({port: "x"}) == []  # though a connection of it is still dying
+    assert taken_ports([listener(port)]) == []  # though a connection of it is still dying
+
+
+def test_a_port_that_is_only_roots_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class ForRoot(socket.socket):
+        """To tests too, which may be root."""
+
+        @override
+        def bind(self, address: object) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("serve.leftovers.socket.socket", ForRoot)
+    assert taken_ports([listener(80)]) == [
+        "port 80 (http_options.port) cannot be listened on at 127.0.0.1: Permission denied"
+    ]
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    (line,) = taken_ports([listener(8000, host="192.0.2.1")])
+    assert line == "port 8000 (http_options.port) cannot be listened on at 192.0.2.1: Cannot assign requested address"
+
+
+def test_one_port_for_two_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert taken_ports([listener(port), listener(port, "RAY_SERVE_HAPROXY_STATS_PORT", "0.0.0.0")]) == [
+        f"port {port} is both http_options.port and RAY_SERVE_HAPROXY_STATS_PORT: choose another for one of them"
+    ]

@@ -14,6 +14,7 @@ from serve.errors import AdapterUnusable, NotFound, Unavailable
 from serve.registry import Registry, Snapshot, merge
 from serve.schemas import AdapterRef, AdapterVersion, Load, ReplicaPhase, ReplicaState
 
+NO_DIGEST = "0" * 12
 EXPIRY_S = 10.0
 REBUILD_S = 5.0
 NEVER_S = 3600.0
@@ -321,13 +322,37 @@ def test_one_that_none_can_load_is_unusable_and_no_older_version_takes_its_place
     assert snapshot.resolve_adapter("demo", "support", "a").digest == "a"
 
 
-def test_adapter_versions_lists_each_once_and_only_the_models_own() -> None:
+def test_a_version_of_several_replicas_is_listed_once_and_only_with_its_own_adapter() -> None:
     foreign = AdapterVersion(AdapterRef("other", "support", "c"), current=True, since=0)
     snapshot = snapshot_of(
         replica("r1", adapters=(version("support", "b"), version("sales", "a"), foreign)),
         replica("r2", adapters=(version("support", "b", since=5),)),
     )
-    assert snapshot.adapter_versions("demo") == (version("sales", "a"), version("support", "b", since=5))
+    assert snapshot.versions_of("demo", "support") == (version("support", "b", since=5),)
+    assert snapshot.versions_of("demo", "nobody") == ()
+
+
+def test_labels_of_the_same_files_are_all_found() -> None:
+    versions = (version("support", "a", label="stable"), version("support", "a", label="v2", current=False, since=1))
+    snapshot = snapshot_of(replica("r1", adapters=versions), replica("r2", adapters=versions))
+    assert {snapshot.resolve_adapter("demo", "support", asked).digest for asked in ("v2", "stable", "a", None)} == {"a"}
+
+
+def test_each_source_that_cannot_be_read_keeps_its_label_and_its_fault() -> None:
+    broken = [
+        version("support", NO_DIGEST, label=label, current=False, fault=f"{label} is gone") for label in ("v1", "v2")
+    ]
+    snapshot = snapshot_of(replica("r1", adapters=(version("support", "a", label="v3"), *broken)))
+    for label in ("v1", "v2"):
+        with pytest.raises(AdapterUnusable, match=f"{label} is gone"):
+            snapshot.resolve_adapter("demo", "support", label)
+
+
+def test_files_that_one_replica_can_load_are_usable_by_every_label() -> None:
+    able = version("support", "a", label="v1")
+    unable = version("support", "a", label="v2", fault="too large")
+    snapshot = snapshot_of(replica("r1", adapters=(able,)), replica("r2", adapters=(unable,)))
+    assert snapshot.resolve_adapter("demo", "support", "v2").digest == "a"
 
 
 # What a router believes when the registry has been replaced.

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.config import SessionsConfig
-from serve.errors import InvalidRequest, NotFound, Unavailable
+from serve.errors import ConfigError, InvalidRequest, NotFound, Unavailable
 from serve.sessions import SessionManager
 from serve.store import Store
 from tests.serve.racer import race
@@ -43,6 +44,25 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 def manager(store: Store, clock: Clock) -> SessionManager:
     return SessionManager(store, ttl_s=60, max_metadata_bytes=256, clock=clock)
+
+
+async def test_a_database_of_another_version_is_found_by_a_check(
+    manager: SessionManager, store: Store, database_url: str
+) -> None:
+    await manager.check()
+    await store.run(lambda connection: connection.execute(sa.text("UPDATE schema_version SET version = 99")))
+    later = SessionManager(Store(database_url, timeout_s=20), ttl_s=60, max_metadata_bytes=256)
+    with pytest.raises(ConfigError, match=r"sessions\.store"):
+        await later.check()
+    await later.close()
+
+
+async def test_a_store_that_cannot_be_reached_passes_the_check_and_is_unavailable_after() -> None:
+    manager = SessionManager(Store("sqlite:////proc/none/x.db"), ttl_s=60, max_metadata_bytes=256)
+    await manager.check()
+    with pytest.raises(Unavailable):
+        await manager.create("support")
+    await manager.close()
 
 
 async def test_a_session_keeps_what_it_was_created_with(manager: SessionManager) -> None:

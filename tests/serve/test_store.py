@@ -173,19 +173,35 @@ async def test_readers_do_not_wait_for_a_writer_on_sqlite(sqlite_url: str) -> No
 async def test_a_database_of_another_version_is_refused(store: Store, database_url: str) -> None:
     await store.run(lambda connection: connection.execute(sa.text("UPDATE schema_version SET version = 99")))
     later = Store(database_url, timeout_s=20)
-    with pytest.raises(ConfigError, match=f"99.*{SCHEMA_VERSION}"):
-        await later.read(count)
+    for call in (later.check(), later.read(count)):
+        with pytest.raises(ConfigError, match=rf"sessions\.store: .*99.*{SCHEMA_VERSION}"):
+            await call
     later.close()
 
 
 @pytest.mark.parametrize(
     "url",
-    ["", "nonsense", "mysql://u:hunter2@h/x", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x?uri=true"],
+    [
+        "",
+        "nonsense",
+        "mysql://u:hunter2@h/x",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:x?uri=true",
+        "postgresql://u:hunter2@[::1/x",
+        "postgresql://u@h:hunter2/x",
+    ],
 )
 def test_other_urls_are_refused_without_repeating_them(url: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=r"sessions\.store: ") as caught:
         Store(url)
     assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+async def test_a_check_makes_the_tables(store: Store, database_url: str) -> None:
+    await store.check()
+    assert await store.read(count) == 0
 
 
 def test_processes_that_start_together_make_the_tables_once(database_url: str) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.errors import NotFound
-from serve.routing.address import Address, parse, shown
+from serve.routing.address import Address, parse
 
 PART = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters=":@"), min_size=1, max_size=200)
 ADDRESSES = st.builds(Address, PART) | st.builds(Address, PART, PART) | st.builds(Address, PART, PART, PART)
@@ -57,8 +57,3 @@ def test_any_text_is_an_address_or_not_found_in_one_short_printable_line(text: s
         assert result.message.isprintable()
         assert result.message.encode()
         assert len(result.message) < 120
-
-
-def test_a_huge_name_is_shown_in_part() -> None:
-    assert shown("x" * 10**6) == "x" * 64 + "…"
-    assert shown("x" * 64) == "x" * 64

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from serve.errors import (
     CONTENT_FILTER,
+    PROVIDER_NOT_FOUND,
     REFUSED_KEY,
     DeadlineExceeded,
     EngineFailed,
@@ -70,6 +71,10 @@ def test_a_key_that_the_provider_refuses_moves_on() -> None:
 )
 def test_an_outage_is_the_models_own_fault(status: int, outage: bool) -> None:
     assert is_outage(failure(status)) is outage
+
+
+def test_who_does_not_know_a_model_or_an_endpoint_may_know_others() -> None:
+    assert not is_outage(failure(502, PROVIDER_NOT_FOUND))
 
 
 @given(st.integers(100, 599), st.sampled_from(["x", CONTENT_FILTER, *CODES_THAT_MOVE_ON]))

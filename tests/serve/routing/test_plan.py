@@ -219,7 +219,19 @@ def test_a_request_may_fall_back_to_anything_that_it_may_ask_for() -> None:
 def test_an_unknown_fallback_of_a_request_is_not_found(fallback: str, code: str) -> None:
     with pytest.raises(NotFound) as caught:
         targets("plain", fallbacks=["demo", fallback])
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.param) == (code, "fallbacks")
+
+
+def test_a_fallback_that_does_not_go_with_the_session_is_named_as_one() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        targets("support-bot", session_bot="support-bot", fallbacks=["sales-bot"])
+    assert caught.value.param == "fallbacks"
+
+
+def test_what_is_wrong_with_the_model_is_not_said_of_the_fallbacks() -> None:
+    with pytest.raises(NotFound) as caught:
+        targets("demo:nothing", fallbacks=["plain"])
+    assert caught.value.param == "model"
 
 
 @pytest.mark.parametrize("asked", ["demo:support", "demo:support@v2"])
