@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from serve.errors import NOT_STARTED, first_line
 
 SERVE = "ray.serve"
 
@@ -24,3 +28,13 @@ def to_operator(line: str) -> None:
     Straight to the file descriptor: in a replica Serve has put its own log in the place of `print` and `sys.stderr`.
     """
     os.write(2, f"{line}\n".encode())
+
+
+@contextmanager
+def saying_why_not(what: str) -> Iterator[None]:
+    """Tells the operator why `what` does not start: Serve tries again, and logs why where few would look."""
+    try:
+        yield
+    except Exception as error:
+        to_operator(f"{NOT_STARTED} {what}: {first_line(error)}")
+        raise

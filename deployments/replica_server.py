@@ -11,6 +11,7 @@ import uvicorn
 from typing_extensions import override
 
 from serve.api.http import ASGIApp
+from serve.config import is_ipv6, url_of
 
 BACKLOG = 2048
 
@@ -34,22 +35,23 @@ class ReplicaServer(uvicorn.Server):
                 timeout_keep_alive=75,
             )
         )
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+        """Set by `start`; ends when the server does."""
 
     def start(self, host: str) -> str:
         """Listen on a free port of `host`. Returns the URL that routers reach it at."""
-        listener = socket.create_server((host, 0), backlog=BACKLOG)
+        family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
+        listener = socket.create_server((host, 0), family=family, backlog=BACKLOG)
         # For its connections too: an answer's head and body are two writes, and the second must not wait for the
         # first to be acknowledged. asyncio sees to it only on sockets that name their protocol, unlike this one.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        port = listener.getsockname()[1]
-        self._task = asyncio.create_task(self.serve(sockets=[listener]))
-        return f"http://{host}:{port}"
+        self.task = asyncio.create_task(self.serve(sockets=[listener]))
+        return url_of(host, listener.getsockname()[1])
 
     async def stop(self) -> None:
         self.should_exit = True
-        if self._task is not None:
-            await self._task
+        if self.task is not None:
+            await self.task
 
     @override
     @contextlib.contextmanager

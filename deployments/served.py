@@ -12,7 +12,7 @@ from ray import serve as rayserve
 from ray.serve.handle import DeploymentHandle
 from typing_extensions import override
 
-from adapters.manager import AdapterManager
+from adapters.manager import AdapterManager, limits_of
 from deployments.anthropic_manager import AnthropicManager
 from deployments.autoscaling import LOAD_METRIC
 from deployments.base_llm_manager import BaseLLMManager
@@ -20,7 +20,7 @@ from deployments.garbage import keep_out_of_collections
 from deployments.handles import UNANSWERED
 from deployments.huggingface_manager import HuggingFaceManager
 from deployments.local_manager import LocalManager
-from deployments.logs import to_operator, to_serve
+from deployments.logs import saying_why_not, to_operator, to_serve
 from deployments.manager_app import ManagerApp
 from deployments.openai_manager import OpenAIManager
 from deployments.process_guard import ProcessGuard
@@ -28,7 +28,7 @@ from deployments.registry import HeartbeatReply
 from deployments.replica_server import ReplicaServer
 from deployments.vitals import Vitals
 from serve.config import Manager, Settings, is_loopback
-from serve.errors import NOT_STARTED, PROGRESS, ConfigError, first_line
+from serve.errors import PROGRESS, ConfigError
 from serve.mlops import metrics
 from serve.schemas import AdapterRef, Load, ReplicaPhase, ReplicaState
 from serve.sessions import SessionManager
@@ -49,6 +49,12 @@ class ServedManager(BaseLLMManager):
         self, manager: Manager, settings: Settings, registry: DeploymentHandle[Any]
     ) -> None:
         to_serve()
+        with saying_why_not(", ".join(model.name for model in manager.models)):
+            await self._begin(manager, settings, registry)
+        keep_out_of_collections()
+        self._vitals.phase = ReplicaPhase.READY
+
+    async def _begin(self, manager: Manager, settings: Settings, registry: DeploymentHandle[Any]) -> None:
         self._settings = settings
         self._registry = registry
         self._replica_id = rayserve.get_replica_context().replica_id.unique_id
@@ -72,20 +78,18 @@ class ServedManager(BaseLLMManager):
         self._vitals.watch("HTTP server", self._server.task)
         self._heartbeats = asyncio.create_task(self._heartbeat_forever())
         self._vitals.watch("heartbeat", self._heartbeats)
-        await self._start_or_say_why_not(manager)
-        keep_out_of_collections()
-        self._vitals.phase = ReplicaPhase.READY
+        await self._load(manager)
 
-    async def _start_or_say_why_not(self, manager: Manager) -> None:
+    async def _load(self, manager: Manager) -> None:
         bound = max(model.timeouts.load_s for model in manager.models)
+        limit = asyncio.timeout(bound)
         try:
-            async with asyncio.timeout(bound):
+            async with limit:
                 await self.start()
-        except Exception as error:
-            # Serve will try again, and logs why where few would look.
-            why = f"not ready within load_s ({bound:g} s)" if isinstance(error, TimeoutError) else first_line(error)
-            to_operator(f"{NOT_STARTED} {', '.join(self.models)}: {why}")
-            raise
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise TimeoutError(f"not ready within load_s ({bound:g} s)") from error
 
     async def wake(self) -> None:
         """Called over a handle when there is no replica: Serve starts one to answer."""
@@ -132,6 +136,7 @@ class ServedManager(BaseLLMManager):
 
     def _take(self, settings: Settings) -> None:
         self.configure(settings.models, settings.bots)
+        self.adapter_manager.update_limits(limits_of(settings))
         mine = {model.name: model.limits.max_in_flight for model in settings.models if model.name in self.models}
         self._app.limit(settings.limits.body_bytes, mine)
 

@@ -28,16 +28,20 @@ from types import FrameType
 
 from serve.config import HttpBinding, Settings, load_file
 from serve.errors import NOT_STARTED, PROGRESS, ConfigError
-from serve.leftovers import Leftovers, taken_ports
+from serve.leftovers import Leftovers, Listener, taken_ports
 
 ROOT = Path(__file__).parents[1]
 STATE = ROOT / ".switchboard"
 POLL_S = 0.5
 REPORT_S = 10.0
+START_S = 120.0
+"""How long Ray and Serve have to start, before the first replica begins to count its `load_s`."""
 STOP_S = 90.0
 """How long Serve has to shut down by itself."""
 PR_SET_PDEATHSIG = 1
 """Of <linux/prctl.h>."""
+HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks what runs on this machine, whatever proxy the environment names for the rest of the world."""
 
 
 class Stopped(Exception):
@@ -62,7 +66,7 @@ def _prepare_and_run(config: Path, settings: Settings, binding: HttpBinding) -> 
     leftovers = Leftovers(ROOT)
     for line in leftovers.end():
         _say(f"ended what an earlier run left behind: {line}")
-    if "RAY_ADDRESS" not in os.environ and (taken := taken_ports(_ports(binding, _serve_environment()))):
+    if "RAY_ADDRESS" not in os.environ and (taken := taken_ports(_listeners(binding, _serve_environment()))):
         print("Cannot start:\n" + "\n".join(f"  - {line}" for line in taken), file=sys.stderr)
         return 2
     # Only now: it takes the place of what a Switchboard that is running left for `serve deploy`.
@@ -108,7 +112,7 @@ def _run(
 def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, binding: HttpBinding, log: Path) -> bool:
     """True once `/ready` says so, False if Serve ended instead. Raises `SystemExit` after telling why it never will."""
     started = time.monotonic()
-    bound = max(model.timeouts.load_s for model in settings.models)
+    bound = START_S + max(model.timeouts.load_s for model in settings.models)
     reported = ""
     failures: set[str] = set()
     progress = ""
@@ -131,7 +135,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], settings: Settings, bind
             reported, next_report = state, now + REPORT_S
         if now - started > bound or _gave_up(said):
             why = "\n".join(sorted(failures)) or f"the end of its log:\n{_tail(log)}"
-            print(f"Serve has given up starting the models: {why}", file=sys.stderr)
+            print(f"Serve has given up: {why}", file=sys.stderr)
             raise SystemExit(1)
         time.sleep(POLL_S)
     return False
@@ -157,7 +161,7 @@ def _gave_up(log: str) -> bool:
     request = urllib.request.Request(f"{dashboard[1]}/api/serve/applications/")
     request.add_header("authorization", f"Bearer {(STATE / 'ray-token').read_text()}")
     try:
-        with urllib.request.urlopen(request, timeout=2) as answer:
+        with HTTP.open(request, timeout=2) as answer:
             applications: Mapping[str, Mapping[str, object]] = json.load(answer)["applications"]
     except (OSError, ValueError, KeyError):
         return False  # not up yet, or another cluster's, which has another token
@@ -167,7 +171,7 @@ def _gave_up(log: str) -> bool:
 def _readiness(binding: HttpBinding) -> str:
     """What is still missing; empty when nothing is."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{binding.port}/ready", timeout=2):
+        with HTTP.open(f"{binding.url}/ready", timeout=2):
             return ""
     except urllib.error.HTTPError as error:
         try:
@@ -183,9 +187,10 @@ def _say_how_to_ask(settings: Settings, binding: HttpBinding) -> None:
     model = next(iter(settings.bots), settings.models[0].name)
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "When are you open?"}]})
     key = " -H 'authorization: Bearer YOUR_KEY'" if settings.auth.key_digests else ""
+    url = shlex.quote(f"{binding.url}/v1/chat/completions")  # some shells take an IPv6 address's brackets for a pattern
     print(
         "\nSwitchboard is ready. Ask it something:\n\n"
-        f"curl http://127.0.0.1:{binding.port}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'"
+        f"curl {url}{key} -H 'content-type: application/json' -d '{body}'"
         "\n\nCtrl-C stops it.",
         flush=True,
     )
@@ -265,13 +270,12 @@ def _assignments(path: Path) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _ports(binding: HttpBinding, environment: Mapping[str, str]) -> dict[int, str]:
-    """Port to what it is for and where it is set."""
-    ports = {binding.port: "http_options.port"}
+def _listeners(binding: HttpBinding, environment: Mapping[str, str]) -> list[Listener]:
+    listeners = [Listener(binding.host, binding.port, "http_options.port")]
     if environment.get("RAY_SERVE_ENABLE_HA_PROXY") == "1":
-        ports[int(environment.get("RAY_SERVE_HAPROXY_STATS_PORT", 8404))] = "RAY_SERVE_HAPROXY_STATS_PORT"
-        ports[int(environment.get("RAY_SERVE_HAPROXY_METRICS_PORT", 9101))] = "RAY_SERVE_HAPROXY_METRICS_PORT"
-    return ports
+        for setting, default in (("RAY_SERVE_HAPROXY_STATS_PORT", 8404), ("RAY_SERVE_HAPROXY_METRICS_PORT", 9101)):
+            listeners.append(Listener("0.0.0.0", int(environment.get(setting, default)), setting))
+    return listeners
 
 
 def _tail(path: Path, lines: int = 30) -> str:

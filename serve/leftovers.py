@@ -11,11 +11,13 @@ import errno
 import hashlib
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
+from serve.config import is_ipv6
 from serve.processes import descendants, end, title, wait
 
 
@@ -81,26 +83,40 @@ def _is_orphan(process: psutil.Process) -> bool:
     return parent is None or parent.pid == 1 or parent.name() == "systemd" or parent in psutil.Process().parents()
 
 
-def taken_ports(ports: Mapping[int, str]) -> list[str]:
-    """A line for each port that cannot be listened on: who has it and which setting moves ours."""
-    return [
-        f"port {port} ({setting}) is in use{_owner(port)}: stop that program, or choose another port"
-        for port, setting in ports.items()
-        if _in_use(port)
-    ]
+class Listener(NamedTuple):
+    """A port that something of ours is to listen on, and the setting that moves it."""
+
+    host: str
+    port: int
+    setting: str
 
 
-def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
+def taken_ports(listeners: Iterable[Listener]) -> list[str]:
+    """A line for each port that cannot be listened on: why, and which setting moves ours."""
+    lines: list[str] = []
+    settings: dict[int, str] = {}
+    for listener in listeners:
+        other = settings.setdefault(listener.port, listener.setting)
+        if other != listener.setting:
+            lines.append(f"port {listener.port} is both {other} and {listener.setting}: choose another for one of them")
+        elif why_not := _why_not(listener):
+            lines.append(f"port {listener.port} ({listener.setting}) {why_not}")
+    return lines
+
+
+def _why_not(listener: Listener) -> str:
+    """Empty where it can be listened on."""
+    with socket.socket(socket.AF_INET6 if is_ipv6(listener.host) else socket.AF_INET) as probe:
         # As HAProxy does: a port whose old connections are still dying is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))
+            probe.bind((listener.host, listener.port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            return True
-    return False
+            if error.errno == errno.EADDRINUSE:
+                return f"is in use{_owner(listener.port)}: stop that program, or choose another port"
+            # A port below 1024 is root's; an address may be another machine's.
+            return f"cannot be listened on at {listener.host}: {error.strerror}"
+    return ""
 
 
 def _owner(port: int) -> str:

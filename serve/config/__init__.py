@@ -3,6 +3,8 @@
 `docs/configuration.md`, made from it, lists every key.
 """
 
+from serve.config.address import is_ipv6, is_loopback, url_of
+from serve.config.base import GIB
 from serve.config.hosted import AnthropicModel, HuggingFaceModel, KeyedModel, OpenAIModel
 from serve.config.live import LiveModel, LiveSettings
 from serve.config.load import load_args
@@ -31,8 +33,9 @@ from serve.config.schema import (
     SessionsConfig,
     Timeouts,
 )
-from serve.config.serve_file import HttpBinding, is_loopback, load_file
+from serve.config.serve_file import HttpBinding, load_file
 from serve.config.settings import Settings
+from serve.config.sizes import size_in_memory
 
 __all__ = [
     "load_args",
@@ -41,7 +44,11 @@ __all__ = [
     "LiveSettings",
     "LiveModel",
     "HttpBinding",
+    "is_ipv6",
     "is_loopback",
+    "url_of",
+    "size_in_memory",
+    "GIB",
     "Manager",
     "ModelConfig",
     "ModelBase",

@@ -26,6 +26,7 @@ from pydantic.types import Strict
 from serve.config.references import FromReference
 
 MAX_PARAMS_CHARS = 65_536
+GIB = 1024**3
 
 
 class Section(BaseModel):

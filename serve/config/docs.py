@@ -43,8 +43,9 @@ It is read before anything starts. Every fault is reported at once, with its pat
 (`models[2].engine.max_loras`), and nothing starts until all are mended. Relative paths start at the working
 directory.
 
-**Values from the environment.** `${NAME}` in any text is replaced by that variable, which must be set and not
-empty. `${NAME:-default}` takes the default instead. `$$` is a plain `$`. A text that is one reference and
+**Values from the environment.** `${NAME}` in any text of `args` and of a `user_config` is replaced by that
+variable, which must be set and not empty; the rest of the file is Serve's, which knows no such references.
+`${NAME:-default}` takes the default instead. `$$` is a plain `$`. A text that is one reference and
 nothing else may stand for a number, `true` or `false`; where it comes out empty (`${NAME:-}`), the key counts
 as left out. Keys and passwords belong there: what is marked *secret* appears in no log, message or dump.
 

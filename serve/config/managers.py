@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from serve.config.base import GIB
 from serve.config.faults import Fault
 from serve.config.models import Autoscaling, Resources
 from serve.config.providers import ModelConfig
 
 SHARED = ("resources", "autoscaling", "model_cache_gib")
 """Keys that belong to a manager's replicas rather than to one model on them."""
-
-GIB = 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Manager:
     resources: Resources
     autoscaling: Autoscaling
     model_cache_bytes: int
+    """More than there can be, where nobody sets a bound."""
 
     @property
     def drain_s(self) -> float:
@@ -48,13 +49,14 @@ def _manager(name: str, models: tuple[ModelConfig, ...]) -> Manager:
     def holder(key: str) -> ModelConfig:
         return next((model for model in models if key in model.model_fields_set), models[0])
 
+    cache_gib = holder("model_cache_gib").model_cache_gib
     return Manager(
         name=name,
         provider=models[0].provider,
         models=models,
         resources=holder("resources").resources,
         autoscaling=holder("autoscaling").autoscaling,
-        model_cache_bytes=int(holder("model_cache_gib").model_cache_gib * GIB),
+        model_cache_bytes=sys.maxsize if cache_gib is None else int(cache_gib * GIB),
     )
 
 

@@ -36,8 +36,6 @@ _ENGINE_KEYS_OF_OURS = frozenset(
         "enable_auto_tool_choice",
         "trust_remote_code",
         "allowed_media_domains",
-    }
-    | {
         "distributed_executor_backend",
         "disable_log_stats",
         "api_server_count",
@@ -45,8 +43,6 @@ _ENGINE_KEYS_OF_OURS = frozenset(
         "port",
         "uds",
         "root_path",
-    }
-    | {
         "api_key",
         "hf_token",
         "ssl_keyfile",
@@ -237,6 +233,12 @@ class ModelTimeouts(Section):
         None, gt=0, le=3600, description="As `timeouts.first_byte_s`, for this model; null: as there."
     )
     idle_s: Seconds | None = Field(None, gt=0, le=3600, description="As `timeouts.idle_s`, for this model.")
+    provider_connect_s: Seconds = Field(
+        5.0,
+        gt=0,
+        le=60,
+        description="Connecting to a hosted provider, or to the server at a `base_url`; of no use to an engine.",
+    )
 
 
 class ModelBase(Section):
@@ -263,11 +265,12 @@ class ModelBase(Section):
     resources: Resources = Resources()
     autoscaling: Autoscaling = Autoscaling()
     timeouts: ModelTimeouts = ModelTimeouts()
-    model_cache_gib: Gib = Field(
-        16.0,
+    model_cache_gib: Gib | None = Field(
+        None,
         gt=0,
         le=65_536,
-        description="Bound of a replica's model cache; what was used longest ago goes first.",
+        description="Bound of a replica's model cache, weights and KV caches together; what was used longest ago goes "
+        "first. Null: none, all models of the manager stay in memory.",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Files and directories that the configuration names."""
+"""Files and directories that the configuration names, and whether what they hold fits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from serve.config.base import GIB
 from serve.config.draft import Draft
 from serve.config.faults import Fault, Loc
 from serve.config.hosted import HuggingFaceModel, KeyedModel
+from serve.config.managers import managers_of
 from serve.config.models import EngineModel, LocalModel
 from serve.config.providers import ModelConfig
 from serve.config.schema import AdapterConfig
 from serve.config.settings import Settings
+from serve.config.sizes import size_in_memory
 
 _SQLITE = "sqlite:///"
 
@@ -27,7 +30,7 @@ def path_faults(draft: Draft, root: Path, look: bool = True) -> list[Fault]:
             faults.append(Fault(loc, "must be a path on disk, not a URL"))
         elif look and (missing := _missing(path, root, wanted)):
             faults.append(Fault(loc, missing))
-    return faults
+    return [*faults, *_too_small_caches(draft, root)] if look else faults
 
 
 def _named_paths(draft: Draft) -> Iterator[tuple[Loc, str, str | None]]:
@@ -51,6 +54,24 @@ def _missing(path: str, root: Path, wanted: str | None) -> str | None:
     if not os.path.isdir(full):
         return f"there is no directory {path!r}"
     return None if os.path.isfile(os.path.join(full, wanted)) else f"the directory {path!r} holds no {wanted}"
+
+
+def _too_small_caches(draft: Draft, root: Path) -> Iterator[Fault]:
+    """Model caches without room for even one of their models alone, which no replica could ever load."""
+    bounds = {manager.name: manager.model_cache_bytes for manager in managers_of(draft.models.values())}
+    for model in draft.models.values():
+        if not isinstance(model, LocalModel) or model.is_remote or _missing(model.model_id, root, "config.json"):
+            continue
+        size = size_in_memory(root / model.model_id, model.engine)
+        if size > bounds[model.manager_name]:
+            message = f"is too small for the weights and KV cache of '{model.name}', {size / GIB:.2f} GiB"
+            yield Fault(("models", _who_bounds(draft, model.manager_name), "model_cache_gib"), message)
+
+
+def _who_bounds(draft: Draft, manager: str) -> int:
+    """The place of the model whose `model_cache_gib` counts for the manager."""
+    of = (place for place, model in draft.models.items() if model.manager_name == manager)
+    return next(place for place in of if "model_cache_gib" in draft.models[place].model_fields_set)
 
 
 def resolved(settings: Settings, root: Path) -> Settings:

@@ -66,20 +66,27 @@ class _Expansion:
 
     def _key(self, key: Any, loc: Loc) -> str:
         if isinstance(key, str):
+            self._refuse_half_a_character(key, (*loc, key))
             return key
         text = str(key)[:80]
         self.faults.append(Fault((*loc, text), f"is a key that YAML reads as {type(key).__name__}: quote it"))
         return text
 
     def _text(self, text: str, loc: Loc) -> str:
-        if "$" not in text:
-            return text
         found = len(self.faults)
-        expanded = _TOKEN.sub(lambda token: self._token(token, loc), text)
+        expanded = _TOKEN.sub(lambda token: self._token(token, loc), text) if "$" in text else text
+        self._refuse_half_a_character(expanded, loc)
         if len(self.faults) > found:
             return text
         whole = _TOKEN.fullmatch(text)
         return FromReference(expanded) if whole and whole["name"] else expanded
+
+    def _refuse_half_a_character(self, text: str, loc: Loc) -> None:
+        """Which YAML's escapes can make, and a variable that is not UTF-8: JSON in UTF-8 could not hold it."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.faults.append(Fault(loc, "holds half a character (a lone surrogate)"))
 
     def _token(self, token: re.Match[str], loc: Loc) -> str:
         if token[0] == "$$":

@@ -245,7 +245,10 @@ class SessionsConfig(Section):
     store_max_pending: Int = Field(1024, ge=1, le=65_536, description="Calls to the store at once, per process.")
     ttl_s: Seconds = Field(86_400.0, gt=0, le=31_536_000, description="A session ends this long after it began.")
     max_metadata_bytes: Annotated[Int, Unit("bytes")] = Field(
-        16_384, ge=2, le=1_048_576, description="A session's `metadata` as JSON."
+        16_384,
+        ge=2,
+        le=61_440,
+        description="A session's `metadata` as JSON, in ASCII. The request that brings it has 64 KiB at most.",
     )
 
 

@@ -6,13 +6,13 @@ Switchboard: the address, our application's `args`, and the `user_config` of its
 
 from __future__ import annotations
 
-import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from serve.config.address import is_loopback, url_of
 from serve.config.change import changed
 from serve.config.faults import Fault, Loc, lines
 from serve.config.live import LiveSettings
@@ -28,6 +28,11 @@ LIVE_DEPLOYMENT = "Registry"
 DEFAULT_HOST = "0.0.0.0"
 DEFAULT_PORT = 8000
 
+FROM_HERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Every address of this machine, to one of them."""
+
+_NO_REFERENCE = "takes no ${NAME}: only args and a user_config do"
+
 
 @dataclass(frozen=True, slots=True)
 class HttpBinding:
@@ -36,15 +41,10 @@ class HttpBinding:
     host: str
     port: int
 
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches `host`. Of names, only `localhost` counts."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    @property
+    def url(self) -> str:
+        """Where this machine reaches it."""
+        return url_of(FROM_HERE.get(self.host, self.host), self.port)
 
 
 def load_file(
@@ -84,13 +84,18 @@ def _binding(file: Any, faults: list[Fault]) -> HttpBinding:
         faults.append(Fault(("http_options",), "should be a mapping"))
         options = {}
     host, port = options.get("host", DEFAULT_HOST), options.get("port", DEFAULT_PORT)
-    if not isinstance(host, str) or not host:
-        faults.append(Fault(("http_options", "host"), "should be text"))
-        host = DEFAULT_HOST
+    if not isinstance(host, str) or not host or _is_reference(host):
+        faults.append(Fault(("http_options", "host"), _NO_REFERENCE if _is_reference(host) else "should be text"))
+        host = "localhost"  # who is let in by what should be there, nobody knows
     if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65_536:
-        faults.append(Fault(("http_options", "port"), "should be a whole number from 1 to 65535"))
+        wanted = "should be a whole number from 1 to 65535"
+        faults.append(Fault(("http_options", "port"), _NO_REFERENCE if _is_reference(port) else wanted))
         port = DEFAULT_PORT
     return HttpBinding(host, port)
+
+
+def _is_reference(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
 
 
 def _application(file: Any, faults: list[Fault]) -> tuple[dict[str, Any] | None, Loc]:
@@ -116,10 +121,11 @@ def _live(
         faults.append(Fault((*loc, "deployments"), "should be a list"))
         return None
     user_config: Any = None
+    its_loc = loc
     for place, deployment in enumerate(deployments):
         if isinstance(deployment, dict) and deployment.get("name") == LIVE_DEPLOYMENT:
             user_config = deployment.get("user_config")
-            loc = (*loc, "deployments", place, "user_config")
+            its_loc = (*loc, "deployments", place, "user_config")
     live, wrong = changed(found.draft, user_config, env)
-    faults += [fault.under(*loc) for fault in wrong]
+    faults += [fault.under(*its_loc) for fault in wrong]
     return live

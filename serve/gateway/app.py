@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 
 from serve.api.endpoints import Kind, Match, dialect_of, forwards, resolve
 from serve.api.errors import render
-from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, clean_request_id, printable
+from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, clean_request_id
 from serve.config import Settings
 from serve.errors import AT_CAPACITY, InvalidRequest, SwitchboardError, TooManyRequests, Unavailable
 from serve.gateway.auth import AdminKeys, ClientKeys
@@ -26,6 +26,7 @@ from serve.gateway.session_pages import SessionPages
 from serve.gateway.state import GatewayState, RegistrySource
 from serve.gateway.upstream import Upstream
 from serve.mlops import metrics
+from serve.quoting import printable
 from serve.schemas import Dialect
 from serve.sessions import SessionManager
 
@@ -69,9 +70,10 @@ class Gateway:
             await self._serve(scope, receive, send)
 
     async def start(self) -> None:
-        """Open the pools and follow the registry. Needs a running event loop."""
+        """Open the pools and follow the registry. Raises `ConfigError` for a store that is none of ours."""
         settings = self._settings
         sessions = self._sessions = SessionManager.from_settings(settings.sessions)
+        await sessions.check()
         self._upstream = Upstream(settings.timeouts, settings.cluster.secret.get_secret_value())
         self._forwarding = Forwarding(self.state, self._upstream, sessions, self._wake)
         self._pages = Pages(self.state, self._upstream, self._source, self._router_id)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from serve.api.endpoints import Match
 from serve.api.http import MODEL_HEADERS
-from serve.api.requests import parse_object, validate
+from serve.api.requests import has_fallbacks_of_its_provider, parse_object, validate
 from serve.errors import InvalidRequest, NotFound, Unavailable
 from serve.gateway.exchange import Exchange
 from serve.gateway.relay import Forward, Relay
@@ -38,7 +38,8 @@ class Forwarding:
         request = parse_object(body)
         validate(match.endpoint.kind, request)
         session = await self._session(exchange)
-        chosen = self._plan(request, session.bot_type if session else None)
+        own = None if has_fallbacks_of_its_provider(match.endpoint.kind, request) else request.get("fallbacks")
+        chosen = self._plan(request, session.bot_type if session else None, own)
         exchange.model = chosen.targets[0].model
         forward = Forward(
             endpoint=match.endpoint,
@@ -52,10 +53,10 @@ class Forwarding:
         )
         await self._relay.run(exchange, forward)
 
-    def _plan(self, request: Json, bot: str | None) -> Plan:
+    def _plan(self, request: Json, bot: str | None, fallbacks: Sequence[str] | None) -> Plan:
         names, snapshot = self._state.names, self._state.snapshot
         try:
-            chosen = plan(request["model"], names, snapshot, bot, fallbacks=request.get("fallbacks"))
+            chosen = plan(request["model"], names, snapshot, bot, fallbacks=fallbacks)
         except Unavailable:
             self._wake_if_asleep(request["model"])
             raise

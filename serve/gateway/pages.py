@@ -17,6 +17,7 @@ from serve.gateway.exchange import Exchange
 from serve.gateway.state import GatewayState, RegistrySource
 from serve.gateway.upstream import AttemptFailed, Upstream
 from serve.mlops.exposition import merged
+from serve.routing.address import parse
 from serve.schemas import Json, ReplicaState
 
 SCRAPE_TIMEOUT_S = 2.0
@@ -37,7 +38,9 @@ class Pages:
                 query = exchange.scope.get("query_string", b"")
                 reply = json_reply(200, list_models(self._entries(), match.dialect, query))
             case Kind.MODEL:
-                reply = json_reply(200, one_model(self._entries(), match.id or "", match.dialect))
+                name = match.id or ""
+                entries = [*self._entries(), *self._version(name)]
+                reply = json_reply(200, one_model(entries, name, match.dialect))
             case Kind.READY:
                 reply = self._ready()
             case Kind.METRICS:
@@ -60,6 +63,14 @@ class Pages:
             ]
         bots = [ModelEntry(name, self._created, OWNER, bot.model, "bot") for name, bot in settings.bots.items()]
         return entries + bots
+
+    def _version(self, name: str) -> list[ModelEntry]:
+        """A version of an adapter can be asked for, and so be found; it is not listed."""
+        address = parse(name)
+        if address.adapter is None or address.version is None:
+            return []
+        self._state.snapshot.resolve_adapter(address.model, address.adapter, address.version)
+        return [ModelEntry(name, self._created, OWNER, address.model, "adapter")]
 
     def _ready(self) -> Reply:
         """200 once every configured model has a live replica, or may have none while nobody asks.
@@ -109,7 +120,8 @@ class Pages:
         managers = await asyncio.gather(
             *(self._scrape(state.replica_id, state.url) for state in self._state.snapshot.replicas)
         )
-        body = merged([*routers.items(), *_present(managers)])
+        # Pages may be many and long, and streams must not wait for them.
+        body = await asyncio.to_thread(merged, [*routers.items(), *_present(managers)])
         return Reply(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], body)
 
     async def _scrape(self, replica_id: str, url: str) -> tuple[str, bytes] | None:

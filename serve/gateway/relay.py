@@ -19,7 +19,7 @@ from serve.api.endpoints import Endpoint
 from serve.api.errors import stream_error
 from serve.api.http import ClientDisconnected
 from serve.config import ModelTimeouts
-from serve.errors import DeadlineExceeded, EngineFailed, SwitchboardError
+from serve.errors import CONTENT_FILTER, DeadlineExceeded, EngineFailed, SwitchboardError
 from serve.gateway.clock import Clock
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import NOBODY, Exchange
@@ -283,7 +283,9 @@ class Relay:
     def _is_the_clients(
         self, course: _Course, target: Target, failure: Failure, answer: Answer, later: Sequence[Target]
     ) -> bool:
-        """Whether the client gets this error as it is: the manager has worded it in the form of the API."""
+        """Whether the client gets this answer as it is: the manager has worded it in the form of the API."""
+        if answer.status < 300:
+            return not (self._moves_on(course, failure) and self._has_another(course, target, failure, later))
         if not answer.is_json:
             return False
         if not self._moves_on(course, failure):
@@ -364,7 +366,8 @@ def _target_headers(target: Target) -> dict[str, str]:
 
 def _failure(target: Target, answer: Answer) -> Failure | None:
     if answer.status < 300:
-        return None
+        # A good answer that holds nothing but the refusal of a content filter: another model may have more to say.
+        return Failure(target.model, 400, CONTENT_FILTER) if answer.code == CONTENT_FILTER else None
     code = answer.code or f"status_{answer.status}"
     if answer.is_json:
         return Failure(target.model, answer.status, code, answer.retry_after_s)

@@ -26,7 +26,8 @@ FIRST_BYTE_SECONDS = Histogram(
 )
 ATTEMPTS = Counter(
     "switchboard_attempts_total",
-    "Requests sent to a replica, by model and outcome (ok, status_<n>, connect, reset, timeout, client_gone).",
+    "Requests sent to a replica, by model and outcome (ok, status_<n>, connect, reset, malformed, empty, too_large,"
+    " timeout, deadline, client_gone).",
     ["model", "outcome"],
 )
 BREAKER_STATE = Gauge(
@@ -47,8 +48,8 @@ MANAGER_REFUSED = Counter(
 )
 TOKENS = Counter(
     "switchboard_tokens_total",
-    "Tokens that hosted models used, by model, kind (input, output, cached_input: a part of input) and source"
-    " (reported by the provider; estimated from what came of a stream that did not tell).",
+    "Tokens that hosted models and servers at a `base_url` used, by model, kind (input, output, cached_input: a part of"
+    " input) and source (reported by the provider; estimated from what came of a stream that did not tell).",
     ["model", "kind", "source"],
 )
 ADAPTER_LOADS = Counter("switchboard_adapter_loads_total", "Adapters loaded into the engine.", ["model", "adapter"])

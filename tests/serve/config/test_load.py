@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from serve.config import load_args
 from serve.errors import ConfigError
+from serve.gateway.session_pages import MAX_BODY_BYTES
 from tests.serve.config.conftest import Args, Faults
 from tests.serve.config.local import local
 
@@ -145,10 +147,25 @@ def test_a_wrong_value_of_a_model(args: Args, faults: Faults, place: str, value:
             "sessions.store: must be sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE",
         ),
         ({"models": {}}, "models: should be a list"),
+        (
+            {"bots": {"b": {"model": "demo", "default_params": {"x": ["\ud800"]}}}},
+            "bots.b.default_params.x[0]: holds half a character (a lone surrogate)",
+        ),
+        (
+            {"sessions": {"max_metadata_bytes": 65_536}},
+            "sessions.max_metadata_bytes: should be less than or equal to 61440",
+        ),
     ],
 )
 def test_a_wrong_value_elsewhere(args: Args, faults: Faults, section: Args, fault: str) -> None:
     assert faults(args | section) == (fault,)
+
+
+def test_the_most_metadata_that_can_be_allowed_fits_a_request(args: Args, root: Path) -> None:
+    settings = load_args(args | {"sessions": {"max_metadata_bytes": 61_440}}, env={}, root=root)
+    empty = len(json.dumps({"": ""}))
+    metadata = {"": "x" * (settings.sessions.max_metadata_bytes - empty)}
+    assert len(json.dumps({"bot_type": "b" * 128, "metadata": metadata})) <= MAX_BODY_BYTES
 
 
 @pytest.mark.parametrize("args", [None, [], "text", 5])
@@ -310,6 +327,29 @@ class TestPaths:
             "models[0].model_id: the directory 'empty' holds no config.json",
             f"models[1].model_id: there is no directory '{'x' * 4000}'",
         )
+
+    def test_a_model_cache_that_one_of_its_models_never_fits_is_refused_where_it_is_set(
+        self, args: Args, root: Path, faults: Faults
+    ) -> None:
+        (root / "models/other/model.safetensors").write_bytes(bytes(3 * 2**20))
+        for model in args["models"]:
+            model["manager"] = "both"
+        args["models"][0]["model_cache_gib"] = 2 / 1024
+        assert faults(args) == (
+            "models[0].model_cache_gib: is too small for the weights and KV cache of 'other', 0.00 GiB",
+        )
+        args["models"][0]["engine"]["kv_cache_gib"] = 4
+        args["models"][0]["model_cache_gib"] = 3
+        assert faults(args) == (
+            "models[0].model_cache_gib: is too small for the weights and KV cache of 'demo', 4.00 GiB",
+        )
+        args["models"][0]["model_cache_gib"] = 4
+        assert faults(args) == ()
+
+    def test_without_a_bound_a_model_of_any_size_will_do(self, args: Args, root: Path) -> None:
+        args["models"][0]["engine"]["kv_cache_gib"] = 16_384
+        settings = load_args(args, env={}, root=root)
+        assert settings.managers()["demo"].model_cache_bytes > 16_384 * 1024**3
 
     def test_the_disk_is_not_asked_where_another_machine_has_the_models(self, args: Args, tmp_path: Path) -> None:
         settings = load_args(args, env={}, root=tmp_path / "nowhere", check_paths=False)

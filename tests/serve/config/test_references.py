@@ -76,6 +76,13 @@ def test_the_given_values_stay_as_they_are() -> None:
     assert given_values == {"a": ["${X}"], "b": {"c": "${X:-d}"}}
 
 
+@pytest.mark.parametrize("text", ["a\ud800b", "${X}", "a ${X}"])
+def test_half_a_character_is_refused_where_it_stands(text: str) -> None:
+    fault = "holds half a character (a lone surrogate)"
+    assert faults_of({"a": [{"b": text}]}, X="\udc80") == [f"a[0].b: {fault}"]
+    assert faults_of({"a": {"b\ud800": 1}}) == [f"a['b\\ud800']: {fault}"]
+
+
 def test_keys_must_be_text_because_yaml_reads_some_as_other_things() -> None:
     assert faults_of({"versions": {1.5: "a", True: "b"}}) == [
         "versions['1.5']: is a key that YAML reads as float: quote it",
@@ -96,7 +103,7 @@ def test_a_few_lines_of_aliases_cannot_fill_the_memory() -> None:
     assert faults_of({"models": bomb}) == [f"models: holds more than {MAX_VALUES} values"]
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="$")))
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="$")))
 def test_text_without_a_dollar_is_left_alone(text: str) -> None:
     assert expanded(text) == text
 

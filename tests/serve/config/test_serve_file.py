@@ -104,14 +104,37 @@ def test_with_client_keys_any_address_will_do(root: Path, file: Args) -> None:
     assert binding == HttpBinding("0.0.0.0", 80)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
-def test_loopback(host: str) -> None:
-    assert is_loopback(host)
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("192.0.2.7", "http://192.0.2.7:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::1", "http://[::1]:8000"),
+        ("::", "http://[::1]:8000"),
+        ("2001:db8::7", "http://[2001:db8::7]:8000"),
+    ],
+)
+def test_this_machine_reaches_it_at_the_address_that_it_listens_on(host: str, url: str) -> None:
+    assert HttpBinding(host, 8000).url == url
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.1", "127.1", "localhost.example.org", ""])
-def test_not_loopback(host: str) -> None:
-    assert not is_loopback(host)
+@pytest.mark.parametrize(("key", "value"), [("host", "${HOST:-127.0.0.1}"), ("port", "${PORT}")])
+def test_serves_own_options_take_no_reference(
+    file: Args, faults: Callable[[Any], tuple[str, ...]], key: str, value: str
+) -> None:
+    assert faults(file | {"http_options": LOOPBACK | {key: value}}) == (
+        f"http_options.{key}: takes no ${{NAME}}: only args and a user_config do",
+    )
+
+
+def test_the_last_of_two_registries_counts_and_its_faults_have_its_path(
+    file: Args, faults: Callable[[Any], tuple[str, ...]]
+) -> None:
+    file["applications"][1]["deployments"].append(
+        {"name": "Registry", "user_config": {"bots": {"b": {"model": "zzz"}}}}
+    )
+    assert faults(file) == ("applications[1].deployments[2].user_config.bots.b.model: there is no model 'zzz'",)
 
 
 @pytest.mark.parametrize("applications", [None, [], {}, [5], [{"import_path": "other:app"}]])

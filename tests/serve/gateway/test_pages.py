@@ -12,7 +12,7 @@ from serve.gateway.upstream import MAX_PAGE_BYTES
 from serve.schemas import ReplicaPhase
 from tests.fakes import replica as fake
 from tests.fakes.http_server import Behaviour
-from tests.serve.gateway.running import ADAPTERS, CHAT, Running, Start, chat
+from tests.serve.gateway.running import ADAPTERS, CHAT, SUPPORT, Running, Start, chat
 
 NAMES = ["demo", "demo:support", "demo:sales", "sleepy", "support", "sales"]
 ANTHROPIC = {"anthropic-version": "2023-06-01"}
@@ -55,6 +55,18 @@ async def test_what_a_name_stands_on(client: aiohttp.ClientSession) -> None:
 async def test_a_name_may_be_escaped(client: aiohttp.ClientSession, path: str) -> None:
     async with client.get(path) as answer:
         assert (await answer.json())["id"] == "demo:support"
+
+
+async def test_a_version_of_an_adapter_is_found_and_not_listed(running: Running, client: aiohttp.ClientSession) -> None:
+    await running.replica()
+    name = f"demo:support@{SUPPORT.digest}"
+    async with client.get(f"/v1/models/{name}") as answer:
+        card = await answer.json()
+    assert (card["id"], card["parent"], card["kind"]) == (name, "demo", "adapter")
+    async with client.get("/v1/models/demo:support@nothing") as answer:
+        assert answer.status == 404
+    async with client.get("/v1/models") as answer:
+        assert name not in {entry["id"] for entry in (await answer.json())["data"]}
 
 
 async def test_a_name_with_a_slash(start: Start, args: dict[str, list[dict[str, str]]]) -> None:
@@ -204,7 +216,7 @@ async def test_what_a_client_sends_is_no_label(running: Running, client: aiohttp
     async with client.get("/v1/canary"), client.get("/metrics") as answer:
         page = await answer.text()
     assert "canary" not in page
-    assert 'switchboard_requests_total{endpoint="chat",model="demo",replica="router-1",status="200"}' in page
+    assert 'switchboard_requests_total{replica="router-1",endpoint="chat",model="demo",status="200"}' in page
 
 
 async def test_ready_replicas_are_counted(running: Running, client: aiohttp.ClientSession) -> None:
