@@ -66,10 +66,11 @@ def _whole_answer() -> bytes:
 
 def _streamed_answer() -> bytes:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events()) + b"0\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(event), event) for event in events())
 
 
 WHOLE, STREAMED = _whole_answer(), _streamed_answer()
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Upstream(asyncio.Protocol):
@@ -100,15 +101,26 @@ class Upstream(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        if self._transport is None:
-            return
-        self._transport.write(STREAMED if _ASKS_FOR_STREAM.search(self._body) else WHOLE)
-        if not self._parser.should_keep_alive():
-            self._transport.close()
+        goes_on = self._parser.should_keep_alive()
+        if _ASKS_FOR_STREAM.search(self._body):
+            self._write(STREAMED)
+            # Apart from `[DONE]`, as it may come from real providers: who leaves before it loses the connection.
+            asyncio.get_running_loop().call_soon(self._end, LAST_CHUNK, goes_on)
+        else:
+            self._end(WHOLE, goes_on)
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+
+    def _end(self, data: bytes, goes_on: bool) -> None:
+        self._write(data)
+        if self._transport is not None and not goes_on:
+            self._transport.close()
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
 
     def _give_up(self) -> None:
         if self._transport is not None:

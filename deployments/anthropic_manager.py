@@ -18,6 +18,8 @@ from serve.translate.translator import Translator
 class AnthropicManager(HostedManager):
     """Anthropic's own format goes through whole; OpenAI's is translated."""
 
+    signs_thinking = True
+
     @override
     async def _provider(self, config: ModelConfig, key: str) -> Provider:
         assert isinstance(config, AnthropicModel)

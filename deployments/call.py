@@ -6,16 +6,14 @@ import asyncio
 import json
 
 from serve.api.http import ASGIApp, Message
-from serve.errors import EngineFailed
 from serve.schemas import Json
 from serve.translate.vllm import REQUEST
 
 
 async def call_json(app: ASGIApp, path: str, body: Json) -> Json:
-    """POST a JSON body and return the JSON answer. Raises what the app raises; `EngineFailed` for an error status."""
+    """POST a JSON body and return the JSON answer. Raises what the app raises, as models' apps do with every error."""
     payload = json.dumps(body).encode()
     sent = False
-    status = 500
     chunks: list[bytes] = []
     done = asyncio.Event()
 
@@ -28,18 +26,13 @@ async def call_json(app: ASGIApp, path: str, body: Json) -> Json:
         return {"type": "http.request", "body": payload, "more_body": False}
 
     async def send(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        elif message["type"] == "http.response.body":
+        if message["type"] == "http.response.body":
             chunks.append(message.get("body", b""))
 
     scope = json_scope(path)
     scope[REQUEST] = body
     await app(scope, receive, send)
     done.set()
-    if status >= 400:
-        raise EngineFailed("The model failed on this request.")
     answer: Json = json.loads(b"".join(chunks))
     return answer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from typing_extensions import override
 
@@ -12,9 +12,10 @@ from deployments.base_llm_manager import BaseLLMManager, LoadedModel
 from deployments.default_params import completed
 from deployments.hosted_app import HostedApp
 from deployments.provider import Provider
+from deployments.vendor_fields import missing
 from serve.api.endpoints import Kind
 from serve.api.http import ASGIApp
-from serve.config import KeyedModel, ModelConfig
+from serve.config import KeyedModel, ModelConfig, OpenAIModel
 from serve.errors import Unavailable
 from serve.schemas import Json, Load
 from serve.translate.translator import Translator
@@ -22,6 +23,9 @@ from serve.translate.translator import Translator
 
 class HostedManager(BaseLLMManager):
     """Asks a provider in the name of its models."""
+
+    signs_thinking: ClassVar[bool] = False
+    """Whether it refuses thinking that it did not sign."""
 
     @abstractmethod
     async def _provider(self, config: ModelConfig, key: str) -> Provider:
@@ -35,7 +39,8 @@ class HostedManager(BaseLLMManager):
     async def _load_specific_model(self, model_path: str) -> LoadedModel:
         config = self.by_model_id[model_path]
         provider = await self._provider(config, _key(config))
-        return HostedModel(model_path, provider, HostedApp(config.name, provider, self._routes(config)))
+        app = HostedApp(config.name, provider, self._routes(config), signs_thinking=self.signs_thinking)
+        return HostedModel(model_path, provider, app)
 
     @override
     def _size_of(self, model: ModelConfig) -> int:
@@ -45,8 +50,10 @@ class HostedManager(BaseLLMManager):
     def prepare_inference_params(
         self, model_name: str, /, *, bot_type: str | None = None, endpoint: Kind = Kind.CHAT, **kwargs: Any
     ) -> Json:
-        self.config_of(model_name)
-        return completed(endpoint, kwargs, self.default_params(model_name, bot_type))
+        config = self.config_of(model_name)
+        defaults = self.default_params(model_name, bot_type)
+        chat_length = config.length_field if isinstance(config, OpenAIModel) else "max_tokens"
+        return completed(endpoint, kwargs, defaults, chat_length=chat_length, missing=missing(endpoint))
 
 
 class HostedModel:

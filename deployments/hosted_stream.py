@@ -6,13 +6,14 @@ import json
 
 from serve.errors import SwitchboardError, UpstreamFailed
 from serve.schemas import Json
-from serve.translate.provider_events import STREAMS, error_in, is_content
+from serve.translate.provider_events import STREAMS, error_in, is_content, is_filtered
 from serve.translate.sse import EventTooLong, Splitter, parse
 from serve.translate.translator import Incomplete, Translator
 from serve.translate.usage import Count, Usage, may_hold_usage
 from serve.translate.vendor_errors import from_event
 
 MAX_EVENT_BYTES = 8 << 20
+"""Also of all events before the first content."""
 DONE = b"[DONE]"
 _BROKEN = "The provider broke off its answer."
 SENSELESS = "The provider gave no usable answer."
@@ -31,8 +32,11 @@ class HostedStream:
         self._translating = translator.stream(request) if translator else None
         self._splitter = Splitter(MAX_EVENT_BYTES)
         self._opening: list[bytes] | None = []
+        self._opening_bytes = 0
         self.ended = False
         """Whether the answer is whole."""
+        self.filtered = False
+        """Whether a filter left nothing of the answer. Known with the first bytes that may be passed on."""
         self._fault: SwitchboardError | None = None
         self._usage = Usage(path)
         self._pieces = 0
@@ -48,6 +52,9 @@ class HostedStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be passed on now."""
+        if self._passes(chunk):
+            self._pieces += self._rules.pieces(chunk)
+            return chunk
         ready: list[bytes] = []
         try:
             for block in self._splitter.feed(chunk):
@@ -74,6 +81,17 @@ class HostedStream:
         except Incomplete:
             raise UpstreamFailed(_BROKEN) from None
 
+    def _passes(self, chunk: bytes) -> bool:
+        """Whether a look at the chunk as a whole is enough: nearly all are one event or a few, of a piece each."""
+        return (
+            self._opening is None
+            and self._translating is None
+            and self._splitter.empty
+            and not self.stopped
+            and self._rules.are_plain(chunk)
+            and not may_hold_usage(chunk)
+        )
+
     def _take(self, block: bytes) -> bytes:
         if self._opening is None and self._translating is None and self._rules.is_plain(block):
             self._pieces += self._rules.piece in block
@@ -90,19 +108,26 @@ class HostedStream:
         self._usage.read(payload)
         if (error := error_in(payload)) is not None:
             raise from_event(error)
-        if self._translating is None:
-            out = block
-        else:
-            try:
-                out = self._translating.feed(payload)
-            except Incomplete:
-                raise UpstreamFailed(SENSELESS) from None
+        out = self._translated(block, payload)
         self.ended = self._rules.is_end(payload)
-        if self._opening is not None and not is_content(self._path, payload):
-            self._opening.append(out)
-            return b""
+        if (opening := self._opening) is not None:
+            if not is_content(self._path, payload):
+                self._opening_bytes += len(block)
+                if self._opening_bytes > MAX_EVENT_BYTES:
+                    raise UpstreamFailed(SENSELESS)
+                opening.append(out)
+                return b""
+            self.filtered = is_filtered(self._path, payload)
         self._pieces += self._rules.piece in block
         return self._release(out)
+
+    def _translated(self, block: bytes, payload: Json) -> bytes:
+        if self._translating is None:
+            return block
+        try:
+            return self._translating.feed(payload)
+        except Incomplete:
+            raise UpstreamFailed(SENSELESS) from None
 
     def _release(self, out: bytes) -> bytes:
         held, self._opening = self._opening or [], None

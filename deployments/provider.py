@@ -8,6 +8,7 @@ router decides what is asked again and the answer passes unparsed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -27,8 +28,11 @@ logger = logging.getLogger(__name__)
 CONNECT_S = 5.0
 SILENCE_S = 3600.0
 """Above every bound that the router puts on a wait; calls without a router end here."""
-MAX_CONNECTIONS = 1000
 KEEPALIVE_S = 30.0
+DRAIN_S = 0.5
+"""A provider whose answer has come, and whose HTTP body does not end within this time, loses its connection. It is
+short: meanwhile the request counts as in flight."""
+DRAIN_BYTES = 4096
 RETRY_AFTER_S = 1.0
 MAX_ERROR_BYTES = 1 << 20
 """Of an error's body; what is longer says nothing."""
@@ -60,23 +64,36 @@ class Answer:
                 raise UpstreamFailed("The provider's answer is too long.")
         return bytes(body)
 
+    async def drain(self) -> None:
+        """Read on to the body's own end, behind the answer's: a connection can be used again only from there."""
+        content, room = self._response.content, DRAIN_BYTES
+        if content.at_eof():
+            return
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                while room > 0 and (chunk := await content.readany()):
+                    room -= len(chunk)
+        except (aiohttp.ClientError, OSError) as error:
+            logger.info("a connection to the provider is given up: %s", type(error).__name__)
+
 
 class Provider:
-    """A pool of connections to one provider, told `headers` each time.
+    """A pool of connections to one provider, told `headers` each time. One must come about within `connect_s`.
 
     It has our paths below `base_url`, which holds their `prefix` already. Proxies come from the environment
     (`HTTPS_PROXY`, `NO_PROXY`), as the SDKs have it. To be made in a running loop.
     """
 
-    def __init__(self, base_url: str, prefix: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, base_url: str, prefix: str, headers: Mapping[str, str], connect_s: float = CONNECT_S) -> None:
         self._base_url = base_url.rstrip("/")
         self._prefix = prefix
         self._proxy = _proxy_for(URL(base_url))
         self._session = aiohttp.ClientSession(
             headers=headers,
-            connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=KEEPALIVE_S),
-            # `connect` bounds the wait for a free connection too.
-            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+            # No bound of its own: who waited here would seem to wait for the provider. The manager has one for all
+            # requests, `limits.max_in_flight`.
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_s, sock_read=SILENCE_S),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
@@ -111,14 +128,14 @@ async def openai_provider(config: OpenAIModel, key: str) -> Provider:
         organization=config.organization,
         project=config.project,
     ) as client:
-        return Provider(str(client.base_url), "/v1", _headers(client))
+        return Provider(str(client.base_url), "/v1", _headers(client), config.timeouts.provider_connect_s)
 
 
 async def anthropic_provider(config: AnthropicModel, key: str) -> Provider:
     async with anthropic.AsyncAnthropic(
         api_key=key, auth_token=None, base_url=config.base_url or "https://api.anthropic.com"
     ) as client:
-        return Provider(str(client.base_url), "", _headers(client))
+        return Provider(str(client.base_url), "", _headers(client), config.timeouts.provider_connect_s)
 
 
 def _headers(client: openai.AsyncOpenAI | anthropic.AsyncAnthropic) -> dict[str, str]:

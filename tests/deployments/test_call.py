@@ -5,8 +5,7 @@ import json
 import pytest
 
 from deployments.call import call_json
-from serve.api.http import ClientDisconnected, Headers, Receive, Reply, Scope, Send, read_body, send_reply
-from serve.errors import EngineFailed
+from serve.api.http import ClientDisconnected, Headers, Receive, Scope, Send, read_body
 from serve.translate.vllm import REQUEST
 from tests.fakes.engine import EchoApp
 
@@ -18,15 +17,6 @@ async def test_an_app_is_asked_as_a_server_would_be() -> None:
     assert app.asked == [{"model": "demo", "text": "ü"}]
     scope = app.scopes[0]
     assert (scope["method"], scope["path"], scope[REQUEST]) == ("POST", "/v1/chat/completions", app.asked[0])
-
-
-@pytest.mark.parametrize("body", [b'{"error": {}}', b"<html>", b""])
-async def test_an_error_is_an_error(body: bytes) -> None:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_reply(send, Reply(400, [], body))
-
-    with pytest.raises(EngineFailed):
-        await call_json(app, "/", {})
 
 
 async def test_an_app_that_watches_for_its_client_sees_it_stay() -> None:

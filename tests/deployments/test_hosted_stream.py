@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate, pairwise
 
@@ -32,6 +32,14 @@ TO_CHAT = ChatToMessages(clock=lambda: NOW)
 FROM_RESPONSES = ResponsesToChat(clock=lambda: NOW, new_id=lambda prefix: f"{prefix}1")
 
 
+class Careful(HostedStream):
+    """Looks at every event."""
+
+    @override
+    def _passes(self, chunk: bytes) -> bool:
+        return False
+
+
 @dataclass(frozen=True)
 class Case:
     """Where the provider is asked, and what stands between it and the client."""
@@ -39,13 +47,14 @@ class Case:
     path: str
     translator: Translator | None = None
     asked: str = "as it is"
+    kind: type[HostedStream] = HostedStream
 
     @property
     def request(self) -> Json:
         return RESPONSE_ASKED if self.asked == "responses" else ASKED
 
     def stream(self) -> HostedStream:
-        return HostedStream(self.path, self.translator, self.request)
+        return self.kind(self.path, self.translator, self.request)
 
     @override
     def __str__(self) -> str:
@@ -175,6 +184,27 @@ def test_any_cuts_change_nothing(case: Case, name: str, drawn: st.DataObject) ->
     assert read(case, cut(data, drawn.draw(st.lists(places, max_size=12)))) == expected
 
 
+def wild(path: str) -> list[bytes]:
+    """Events that a stream in its midst may bring, and what is none."""
+    said = saying(path, "a")
+    return [
+        *(event for name in ("trapped", "error after content") for event in STREAMS[name](path)),
+        *(b": wait\n\n", b"\n", b"\r", b"data: {}\n\n", b"event: x.delta\n\n", b"data: {\n\n", b"data: [1]\n\n"),
+        *(said, said.replace(b"\n", b"\r\n"), said[:-1], said + said, saying(path, ".delta"), saying(path, "{")),
+        *(event.replace(b'"usage"', b'"used"') for event in good(path)),
+    ]
+
+
+@pytest.mark.parametrize("case", NATIVE, ids=str)
+@given(drawn=st.data())
+def test_a_look_at_a_chunk_as_a_whole_tells_as_much_as_one_at_every_event(case: Case, drawn: st.DataObject) -> None:
+    chunk = st.lists(st.sampled_from(wild(case.path)), min_size=1, max_size=4).map(b"".join)
+    chunks = [*begun(case.path), *drawn.draw(st.lists(chunk, max_size=6)), good(case.path)[-1]]
+    careful = replace(case, kind=Careful)
+    assert read(case, chunks) == read(careful, chunks)
+    assert used(case, chunks) == used(careful, chunks)
+
+
 @pytest.mark.parametrize("case", NATIVE, ids=str)
 @pytest.mark.parametrize("stream", [good, trapped])
 def test_in_the_providers_own_dialect_an_answer_passes_as_it_is(
@@ -273,6 +303,14 @@ def test_an_event_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch,
     out, error, message, _ = read(case, [*begun(case.path), b"data: " + b"x" * 3000, good(case.path)[-1]])
     assert out == read(case, begun(case.path))[0]
     assert (error, message) == (UpstreamFailed, "The provider gave no usable answer.")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_so_is_an_answer_that_never_comes_to_its_content(monkeypatch: pytest.MonkeyPatch, case: Case) -> None:
+    monkeypatch.setattr("deployments.hosted_stream.MAX_EVENT_BYTES", 5000)
+    *_, frame = opening(case.path)
+    out, error, message, _ = read(case, [*opening(case.path), *[frame] * 200])
+    assert (out, error, message) == (b"", UpstreamFailed, "The provider gave no usable answer.")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

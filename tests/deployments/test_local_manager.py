@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from deployments.outside_server import OutsideServer
+from deployments.hosted_manager import HostedModel
 from serve.api.endpoints import Kind
 from serve.config import BotConfig
 from serve.errors import AdapterUnusable, InvalidRequest, NotFound
 from serve.schemas import Json, Load
 from tests.deployments.conftest import Args, MakeManager, Manager
+from tests.fakes.http_server import HttpServer, listening
+from tests.fakes.replica import COMPLETION, answers
 
 # Models.
 
@@ -175,7 +177,8 @@ def test_parameters_of_the_request_the_bot_and_the_model_in_that_order(manager: 
         "max_tokens": 64,
         "seed": 1,
     }
-    assert prepare("demo", endpoint=Kind.RESPONSE) == {"temperature": 0.2, "max_output_tokens": 64}
+    responses = prepare("demo", endpoint=Kind.RESPONSE, input="x")
+    assert responses == {"input": "x", "temperature": 0.2, "max_output_tokens": 64}
     assert prepare("demo", endpoint=Kind.EMBEDDING, input="x") == {"input": "x"}
 
 
@@ -206,6 +209,21 @@ def test_what_does_not_is_not(manager: Manager, params: Json) -> None:
     assert manager.prepare_inference_params("demo", **params).items() >= params.items()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "params", "field"),
+    [
+        (Kind.RESPONSE, {"previous_response_id": "resp_1"}, "input"),
+        (Kind.RESPONSE, {"conversation": "conv_1", "input": []}, "input"),
+        (Kind.MESSAGE, {"max_tokens": 0}, "max_tokens"),
+        (Kind.MESSAGE, {"max_tokens": 5, "fallbacks": "default"}, "fallbacks"),
+    ],
+)
+def test_what_only_its_vendor_answers_is_refused(manager: Manager, endpoint: Kind, params: Json, field: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        manager.prepare_inference_params("demo", endpoint=endpoint, **params)
+    assert caught.value.param == field
+
+
 async def test_defaults_cannot_smuggle_it_in(make: MakeManager, args: Args) -> None:
     manager = await make(models=[args["models"][0] | {"default_params": {"echo": True}}])
     with pytest.raises(InvalidRequest):
@@ -226,6 +244,15 @@ async def test_a_model_behind_an_outside_server_needs_no_engine(make: MakeManage
     outside = {"name": "far", "provider": "local", "model_id": "llama3", "base_url": "http://127.0.0.1:9/v1"}
     manager = await make("far", models=[outside], adapters=[], bots={})
     model = await manager.get_model("far")
-    assert isinstance(model, OutsideServer)
+    assert isinstance(model, HostedModel)
     assert model.name == "llama3"
     assert manager.starts == []
+
+
+async def test_a_server_that_wants_no_key_is_told_none(make: MakeManager) -> None:
+    server = HttpServer(answers(COMPLETION))
+    async with listening(server):
+        outside = {"name": "far", "provider": "local", "model_id": "llama3", "base_url": f"{server.url}/v1"}
+        manager = await make("far", models=[outside], adapters=[], bots={})
+        assert await manager.generate_response("Hello?") == "Hello."
+    assert (await server.call()).header("authorization") is None

@@ -10,7 +10,7 @@ import pytest
 from deployments import provider as asking
 from deployments.provider import Provider, anthropic_provider, openai_provider
 from serve.config import AnthropicModel, OpenAIModel
-from serve.errors import TooManyRequests
+from serve.errors import TooManyRequests, Unavailable
 from tests.fakes.http_server import PATIENCE_S
 
 KEY = "sk-a-key-of-the-provider"
@@ -115,3 +115,19 @@ async def test_of_a_long_error_the_status_is_enough(listener: Listener, monkeypa
     provider = await openai_provider(openai_model(base_url=f"{listener.url}/v1"), KEY)
     with pytest.raises(TooManyRequests):
         await ask(provider, "/v1/embeddings")
+
+
+async def test_who_is_slow_to_connect_cannot_be_reached(listener: Listener) -> None:
+    # It waits for a request in the clear, and we for its part of TLS.
+    base_url = listener.url.replace("http:", "https:")
+    provider = await openai_provider(openai_model(base_url=base_url, timeouts={"provider_connect_s": 0.01}), KEY)
+    with pytest.raises(Unavailable):
+        await ask(provider, "/v1/embeddings")
+
+
+async def test_requests_do_not_wait_for_each_others_connections(listener: Listener) -> None:
+    provider = await openai_provider(openai_model(base_url=listener.url), KEY)
+    connector = provider._session.connector
+    await provider.close()
+    assert connector is not None
+    assert connector.limit == connector.limit_per_host == 0

@@ -59,10 +59,7 @@ class InProcessRegistry:
         self._raise_if_away()
         self.outages[router_id] = dict(outages)
         return {
-            model: outage
-            for router, of in self.outages.items()
-            if router != router_id
-            for model, outage in of.items()
+            model: outage for router, of in self.outages.items() if router != router_id for model, outage in of.items()
         }
 
     # What a test calls.

@@ -89,7 +89,6 @@ def _models(vendors: dict[str, Vendor], timeouts: dict[str, float]) -> list[dict
         model("gpt-safe", "openai", vendors["gpt"], fallback_model="spare"),
         model("claude-safe", "anthropic", vendors["claude"], fallback_models=["spare"]),
         model("far", "local", vendors["far"]),
-        model("far-safe", "local", vendors["far"], fallback_model="spare"),
         model("keyless", "openai", vendors["gpt"]) | keyless,
         model("keyless-safe", "openai", vendors["gpt"], fallback_model="spare") | keyless,
     ]

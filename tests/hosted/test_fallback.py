@@ -13,7 +13,7 @@ from serve.routing.health import Breakers, Outage
 from serve.schemas import Load, ReplicaPhase, ReplicaState
 from tests.fakes import replica as fake
 from tests.fakes import vendors
-from tests.fakes.http_server import Behaviour
+from tests.fakes.http_server import Behaviour, Call
 from tests.fakes.vendors import TEXT
 from tests.hosted.asking import CHAT, MESSAGES, PATHS, ask, body
 from tests.hosted.conftest import Hosted, StartHosted
@@ -34,7 +34,12 @@ async def test_a_request_may_bring_its_own_fallbacks(hosted: Hosted, client: aio
 
 @pytest.mark.parametrize(
     ("fallbacks", "status", "where"),
-    [("claude", 400, "fallbacks"), ([1], 400, "fallbacks"), (["x"] * 9, 400, "fallbacks"), (["nobody"], 404, "model")],
+    [
+        ("claude", 400, "fallbacks"),
+        ([1], 400, "fallbacks"),
+        (["x"] * 9, 400, "fallbacks"),
+        (["nobody"], 404, "fallbacks"),
+    ],
 )
 async def test_fallbacks_that_make_no_sense(
     client: aiohttp.ClientSession, fallbacks: object, status: int, where: str
@@ -107,6 +112,36 @@ async def test_what_a_fallback_cannot_be_asked_is_no_fault_of_the_callers(
     told = await ask(client, CHAT, body(CHAT, "gpt", seed=1, fallbacks=["claude"]))
     assert (told.status, int(told.headers["retry-after"])) == (503, 1)
     assert told.json["error"]["message"].endswith("Tried: gpt=provider_overloaded, claude=unsupported_parameter.")
+
+
+async def refuses_to_say(call: Call) -> None:
+    """Claude's way: a good answer without content."""
+    refusal = vendors.message("m") | {"content": [], "stop_reason": "refusal"}
+    events = [vendors.named(event) for event in vendors.told_as_events(refusal)]
+    await (vendors.streams(events) if call.json.get("stream") else fake.answers(refusal))(call)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("opted_in", "served_by"), [(True, "spare;"), (False, "claude;")])
+async def test_what_a_content_filter_leaves_nothing_of_moves_on_where_it_may(
+    start: StartHosted, path: str, stream: bool, opted_in: bool, served_by: str
+) -> None:
+    hosted = await start(fallback={"max_wait_s": 0, "on_content_filter": opted_in})
+    hosted.vendors["claude"].behave = refuses_to_say
+    told = await ask(await hosted.client(), path, body(path, "claude-safe", stream=stream))
+    assert told.status == 200
+    assert told.headers["x-switchboard-served-by"].startswith(served_by.replace("claude", "claude-safe"))
+    assert (told.text(path) == TEXT) is opted_in
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_and_is_passed_on_when_there_is_nobody_else(start: StartHosted, stream: bool) -> None:
+    hosted = await start(fallback={"max_wait_s": 0, "on_content_filter": True})
+    hosted.vendors["claude"].behave = hosted.vendors["spare"].behave = refuses_to_say
+    told = await ask(await hosted.client(), MESSAGES, body(MESSAGES, "claude", stream=stream))
+    assert (told.status, told.text(MESSAGES)) == (200, "")
+    assert b"refusal" in told.raw
 
 
 async def test_what_the_model_that_was_asked_for_cannot_be_asked_is(
@@ -350,7 +385,7 @@ async def test_the_admin_page_shows_who_is_left_out(start: StartHosted) -> None:
     assert {"gpt-1", "claude-1"} <= {replica["id"] for replica in page["replicas"]}
     await hosted.gateway.share_outages()
     async with client.get("/metrics") as answer:
-        assert 'switchboard_breaker_state{model="gpt",replica="router-1",state="open"} 1.0' in await answer.text()
+        assert 'switchboard_breaker_state{replica="router-1",model="gpt",state="open"} 1.0' in await answer.text()
 
 
 @pytest.mark.parametrize(

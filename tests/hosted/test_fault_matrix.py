@@ -47,7 +47,7 @@ FAULTS = {
     "529": Fault(vendors.refuses(529, "overloaded_error"), 503),
     "401": Fault(vendors.refuses(401, "authentication_error", text="Wrong key sk-canary-gpt-of-the-operator"), 502),
     "403": Fault(vendors.refuses(403, "permission_error"), 502),
-    "404": Fault(vendors.refuses(404, "not_found_error"), 502),
+    "404": Fault(vendors.refuses(404, "not_found_error", text="model: nobody"), 502),
     "redirect": Fault(fake.answers_bytes(b"", 302, ("location", "http://10.0.0.1/internal")), 502),
     "html": Fault(fake.answers_bytes(b"<html>hello</html>", 200, HTML), 502),
     "not-json": Fault(fake.answers_bytes(b'{"id": ', 200, ("content-type", "application/json")), 502, streams=False),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from serve.errors import TooManyRequests, Unavailable
+from serve.errors import InvalidRequest, TooManyRequests, Unavailable
 from tests.fakes import vendors
 from tests.fakes.vendors import TEXT
 from tests.hosted.conftest import MANAGERS, Hosted
 
 
-@pytest.mark.parametrize("model", ["gpt", "claude"])
+@pytest.mark.parametrize("model", ["gpt", "claude", "far"])
 async def test_generate_response(hosted: Hosted, model: str) -> None:
     provider = hosted.settings.managers()[model].provider
     manager = MANAGERS[provider].from_settings(hosted.settings, model)
@@ -23,6 +23,15 @@ async def test_generate_response(hosted: Hosted, model: str) -> None:
     with pytest.raises(TooManyRequests) as refused:
         await manager.generate_response("How are you?")
     assert refused.value.retry_after_s == 3
+    await manager.close()
+
+
+@pytest.mark.parametrize("model", ["gpt", "far"])
+async def test_what_the_caller_did_wrong_is_told_as_such(hosted: Hosted, model: str) -> None:
+    hosted.vendors[model].behave = vendors.refuses(400, "invalid_request_error", text="temperature must be positive.")
+    manager = MANAGERS[hosted.settings.managers()[model].provider].from_settings(hosted.settings, model)
+    with pytest.raises(InvalidRequest, match="temperature must be positive"):
+        await manager.generate_response("How are you?", temperature=-1)
     await manager.close()
 
 

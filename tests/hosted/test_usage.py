@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import REGISTRY
 
-from deployments.hosted_manager import HostedManager
+from deployments.base_llm_manager import BaseLLMManager
 from deployments.manager_app import ManagerApp
 from serve.api.http import Message
 from serve.schemas import Json
@@ -42,7 +42,7 @@ def spent(model: str) -> Spent:
 class Router:
     """Asks a manager as a router does. An answer is over when all is counted."""
 
-    def __init__(self, manager: HostedManager, model: str) -> None:
+    def __init__(self, manager: BaseLLMManager, model: str) -> None:
         self._app = ManagerApp(manager, SECRET, 1 << 20, capacity=100)
         self._model = model
 
@@ -87,7 +87,7 @@ def early(model: str) -> Spent:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [*MODELS, "far"])
 async def test_an_answer_is_counted_once(hosted: Hosted, model: str, path: str, stream: bool) -> None:
     async with router(hosted, model) as manager:
         for _ in range(2):

@@ -16,7 +16,9 @@ from serve.translate.provider_events import (
     STREAMS,
     error_in,
     is_content,
+    is_filtered,
 )
+from serve.translate.sse import Splitter
 from tests.fakes import vendors
 from tests.fakes.vendors import WORDS
 
@@ -82,6 +84,7 @@ def test_whatever_a_client_can_see_is_content(path: str, event: Json) -> None:
         *((path, {}) for path in ALL),
         (CHAT, delta(content="")),
         (CHAT, delta(content=None, refusal=None, tool_calls=[])),
+        (CHAT, delta(content="") | {"usage": {"total_tokens": 1}}),
         (CHAT, {"choices": []}),
         (CHAT, {"choices": [], "usage": None}),
         (CHAT, {"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}),
@@ -117,6 +120,8 @@ EVENT: Json = {"type": "error", "code": "server_error", "message": "Sorry.", "pa
         (EVENT, EVENT),
         ({"type": "response.failed", "response": {"status": "failed", "error": FAILED}}, FAILED),
         ({"type": "response.failed", "response": {"status": "failed", "error": None}}, {}),
+        ({"object": "response", "status": "failed", "error": FAILED}, FAILED),
+        ({"object": "response", "status": "failed", "error": None}, {}),
     ],
 )
 def test_an_error_is_found_in_every_form(event: Json, error: Json) -> None:
@@ -133,12 +138,59 @@ def test_an_error_is_found_in_every_form(event: Json, error: Json) -> None:
         {"error": ""},
         {"type": "response.created", "response": {"error": None}},
         {"type": "response.incomplete", "response": {"error": None}},
+        {"object": "response", "status": "incomplete", "error": None},
+        {"object": "batch", "status": "failed"},
         {"type": "content_block_delta", "delta": {"type": "text_delta", "text": '{"error": {"message": "x"}}'}},
         delta(content='"error"'),
     ],
 )
 def test_no_other_event_is_one(event: Json) -> None:
     assert error_in(event) is None
+
+
+def choice(**said: object) -> Json:
+    return {"finish_reason": "content_filter", **said}
+
+
+CUT_OFF: Json = {"incomplete_details": {"reason": "content_filter"}, "output": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (CHAT, {"choices": [choice(message={"role": "assistant", "content": "", "refusal": None, "annotations": []})]}),
+        (CHAT, {"choices": [choice(delta={}), choice(delta={"role": "assistant", "content": None})]}),
+        (COMPLETIONS, {"choices": [choice(text="")]}),
+        (MESSAGES, {"type": "message", "content": [], "stop_reason": "refusal"}),
+        (MESSAGES, {"type": "message_delta", "delta": {"stop_reason": "refusal"}}),
+        (RESPONSES, CUT_OFF),
+        (RESPONSES, {"type": "response.incomplete", "response": CUT_OFF}),
+    ],
+)
+def test_a_filter_may_leave_nothing(path: str, said: Json) -> None:
+    assert is_filtered(path, said)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        *((path, {}) for path in ALL),
+        (CHAT, {"choices": [choice(message={"content": "Well"})]}),
+        (CHAT, {"choices": [choice(message={"tool_calls": [{"id": "call_1"}]})]}),
+        (CHAT, {"choices": [choice(delta={}), {"finish_reason": "stop", "delta": {}}]}),
+        (CHAT, {"choices": [{"finish_reason": "length", "message": {"content": ""}}]}),
+        (CHAT, {"choices": [None]}),
+        (COMPLETIONS, {"choices": [choice(text="Well")]}),
+        (MESSAGES, {"type": "message", "content": [{"type": "text", "text": "Well"}], "stop_reason": "refusal"}),
+        (MESSAGES, {"type": "message", "content": [], "stop_reason": "end_turn"}),
+        (MESSAGES, {"type": "message_delta", "delta": None}),
+        (RESPONSES, CUT_OFF | {"output": [{"type": "message"}]}),
+        (RESPONSES, {"incomplete_details": {"reason": "max_output_tokens"}, "output": []}),
+        (RESPONSES, {"type": "response.incomplete", "response": None}),
+    ],
+)
+def test_what_is_there_or_ended_otherwise_is_an_answer(path: str, said: Json) -> None:
+    assert not is_filtered(path, said)
 
 
 EVENTS = [vendors.chat_chunks, vendors.message_events, vendors.response_events]
@@ -199,6 +251,38 @@ def test_what_may_be_an_error_or_the_end_is_looked_into(path: str, block: bytes)
     assert not STREAMS[path].is_plain(block)
 
 
+def plain(path: str) -> bytes:
+    return written(path, saying(path, "Good day"))
+
+
+@pytest.mark.parametrize("path", ALL)
+def test_a_chunk_of_what_passes_unparsed_passes_whole(path: str) -> None:
+    for count in (1, 2, 33):
+        assert STREAMS[path].are_plain(plain(path) * count)
+        assert STREAMS[path].pieces(plain(path) * count) == count
+
+
+@pytest.mark.parametrize("path", ALL)
+@pytest.mark.parametrize("strange", [b": wait\n\n", b"\n", b"\r\n", b"data: [DONE]\n\n", b"data: {}\r\n\r\n", b"x"])
+def test_no_chunk_does_with_anything_else_in_it(path: str, strange: bytes) -> None:
+    one = plain(path)
+    for chunk in (strange, strange + one, one + strange, one + strange + one, one[:-1], one[1:], b""):
+        assert not STREAMS[path].are_plain(chunk)
+
+
+@pytest.mark.parametrize("path", ALL)
+@given(drawn=st.data())
+def test_a_chunk_that_passes_whole_is_of_blocks_that_pass(path: str, drawn: st.DataObject) -> None:
+    pieces = [plain(path), b"\n", b"\r", b"}\n\n", b"{}", b"data: {", b"event: ", b"error", b"data: {}\n\n"]
+    chunk = b"".join(drawn.draw(st.lists(st.sampled_from(pieces), max_size=8)))
+    splitter = Splitter(1 << 20)
+    blocks = splitter.feed(chunk)
+    if STREAMS[path].are_plain(chunk):
+        assert splitter.empty
+        assert all(STREAMS[path].is_plain(block) for block in blocks)
+        assert STREAMS[path].pieces(chunk) == sum(STREAMS[path].piece in block for block in blocks)
+
+
 TRAPS = [
     "data: [DONE]",
     "\n\ndata: [DONE]\n\n",
@@ -234,7 +318,7 @@ SHAPES = st.fixed_dictionaries(
     optional={
         "type": ANY,
         "content_block": ANY,
-        **dict.fromkeys(["choices", "usage", "error", "response", "delta"], ANY),
+        **dict.fromkeys(["choices", "usage", "error", "response", "delta", "status", "content", "output"], ANY),
     },
 )
 
@@ -242,5 +326,6 @@ SHAPES = st.fixed_dictionaries(
 @given(st.sampled_from(ALL), SHAPES)
 def test_an_event_of_any_shape_can_be_judged(path: str, event: Json) -> None:
     assert is_content(path, event) in (True, False)
+    assert is_filtered(path, event) in (True, False)
     error = error_in(event)
     assert error is None or isinstance(error, dict)
