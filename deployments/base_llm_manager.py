@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self
 
 from adapters.manager import AdapterManager
 from deployments.call import call_json
+from deployments.default_params import merged
 from serve.api.endpoints import Kind
 from serve.api.http import ASGIApp
 from serve.config import BotConfig, ModelConfig, Settings
@@ -23,7 +24,7 @@ from serve.schemas import AdapterRef, Json, Load
 from serve.sessions import SessionManager
 
 NOT_PARAMETERS = frozenset({"bot_type", "endpoint", "fallbacks"})
-"""Keywords of `prepare_inference_params` itself, and what is for the router. No API has parameters of these names."""
+"""Keywords of `prepare_inference_params` itself, and what is for the router."""
 
 
 class LoadedModel(Protocol):
@@ -68,6 +69,7 @@ class BaseLLMManager(ABC):
         self.bot_type = bot_type
         self._default_params: dict[str, Json] = {model.name: dict(model.default_params) for model in models}
         self._bots: Mapping[str, BotConfig] = {}
+        self._cache_bytes = model_cache_bytes
         self._cache: ModelCache[LoadedModel] = ModelCache(model_cache_bytes, release=_close)
 
     @classmethod
@@ -172,7 +174,7 @@ class BaseLLMManager(ABC):
         async def load() -> LoadedModel:
             return await self._load_specific_model(config.model_id)
 
-        async with self._cache.lease(model_name, self._size_of(config), load) as model:
+        async with self._cache.lease(model_name, lambda: self._size_of(config), load) as model:
             yield model
 
     @asynccontextmanager
@@ -187,8 +189,16 @@ class BaseLLMManager(ABC):
     # Life.
 
     async def start(self) -> None:
-        """Load every model that the cache has room for, and the adapters to be preloaded."""
-        for name in self.models:
+        """Load the models in their order, as far as the cache has room for them, and the adapters to be preloaded.
+
+        What has no room, or cannot be asked for (its key is missing), waits until somebody asks.
+        """
+        used = 0
+        for name, model in self.models.items():
+            size = self._size_of(model)
+            if model.why_unavailable or (used and used + size > self._cache_bytes):
+                continue
+            used += size
             await self.get_model(name)
         await self.adapter_manager.preload()
 
@@ -225,7 +235,7 @@ class BaseLLMManager(ABC):
     def default_params(self, model_name: str, bot_type: str | None = None) -> Json:
         """The bot's defaults, and the model's where the bot has none."""
         bot = self._bots.get(bot_type) if bot_type else None
-        return self._default_params[model_name] | (dict(bot.default_params) if bot else {})
+        return merged(dict(bot.default_params) if bot else {}, self._default_params[model_name])
 
     async def close(self) -> None:
         """Release every model."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from serve.api.endpoints import Kind
 from serve.schemas import Json
 
@@ -9,14 +11,49 @@ _TAKE_NONE = frozenset({Kind.EMBEDDING, Kind.COUNT_TOKENS})
 """Nothing is generated there, and some servers refuse parameters of generation."""
 _LENGTH = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """The names that the endpoints have for one and the same bound."""
+_CHATS_LENGTH = ("max_tokens", "max_completion_tokens")
+_SAME = (frozenset(_LENGTH), frozenset({"reasoning_effort", "reasoning"}))
 
 
-def completed(kind: Kind, request: Json, defaults: Json) -> Json:
-    """`request` with what it leaves out. What it says itself is never changed."""
+def merged(first: Json, then: Json) -> Json:
+    """`first`, a bot's, and what `then`, its model's, has beside it. One thing by several names is not said twice."""
+    taken = set(first).union(*(names for names in _SAME if names & first.keys()))
+    return {name: value for name, value in then.items() if name not in taken} | first
+
+
+def completed(
+    kind: Kind, request: Json, defaults: Json, *, chat_length: str = "max_tokens", missing: Collection[str] = ()
+) -> Json:
+    """`request` with what it leaves out. What it says itself is never changed.
+
+    What means the same goes by the endpoint's own name: of a chat's two for the length the one that was configured,
+    else `chat_length`. Names in `missing` are no fields of the endpoint.
+    """
     if kind in _TAKE_NONE:
         return request
-    known = {name: value for name, value in defaults.items() if name not in _LENGTH}
-    bounds = [defaults[name] for name in _LENGTH if name in defaults]
+    known = _renamed(kind, defaults)
+    bounds = {name: known.pop(name) for name in _LENGTH if name in known}
     if bounds and not request.keys() & set(_LENGTH):
-        known["max_output_tokens" if kind is Kind.RESPONSE else "max_tokens"] = bounds[0]
-    return known | request
+        configured, bound = next(iter(bounds.items()))
+        known[_length(kind, configured, chat_length)] = bound
+    return {name: value for name, value in known.items() if name not in missing} | request
+
+
+def _length(kind: Kind, configured: str, chat_length: str) -> str:
+    if kind is Kind.CHAT:
+        return configured if configured in _CHATS_LENGTH else chat_length
+    return "max_output_tokens" if kind is Kind.RESPONSE else "max_tokens"
+
+
+def _renamed(kind: Kind, defaults: Json) -> Json:
+    """With the effort of reasoning, and what ends an answer, by their names there."""
+    known = dict(defaults)
+    if kind is Kind.MESSAGE and "stop" in known:
+        stop = known.pop("stop")
+        known.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+    if kind is Kind.RESPONSE and "reasoning_effort" in known:
+        known.setdefault("reasoning", {"effort": known.pop("reasoning_effort")})
+    reasoning = known.get("reasoning")
+    if kind is Kind.CHAT and isinstance(reasoning, dict) and "effort" in reasoning:
+        known.setdefault("reasoning_effort", known.pop("reasoning")["effort"])
+    return known

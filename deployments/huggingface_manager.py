@@ -10,8 +10,8 @@ from pathlib import Path
 from typing_extensions import override
 
 from deployments.base_llm_manager import LoadedModel
-from deployments.engine_manager import GIB, EngineManager, LoadedEngine, size_in_memory
-from serve.config import HuggingFaceModel, ModelConfig
+from deployments.engine_manager import EngineManager, LoadedEngine
+from serve.config import GIB, HuggingFaceModel, ModelConfig, size_in_memory
 from serve.hub import Hub, HubModel
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from serve.api.http import (
     read_body,
     send_reply,
 )
-from serve.api.requests import parse_object
+from serve.api.requests import has_fallbacks_of_its_provider, parse_object
 from serve.errors import (
     AT_CAPACITY,
     EngineFailed,
@@ -145,6 +145,8 @@ class ManagerApp:
         body = parse_object(await read_body(receive, headers, self._body_bytes))
         bot = _text(headers, b"x-switchboard-bot")
         said = {name: value for name, value in body.items() if name not in NOT_PARAMETERS}
+        if has_fallbacks_of_its_provider(endpoint.kind, body):
+            said["fallbacks"] = body["fallbacks"]
         params = self._manager.prepare_inference_params(model, bot_type=bot, endpoint=endpoint.kind, **said)
         async with self._manager.ready_to_answer(model, ref) as (app, engine_name):
             params["model"] = engine_name

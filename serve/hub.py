@@ -33,6 +33,7 @@ from pydantic import SecretStr
 
 from serve.errors import ConfigError, Unavailable
 from serve.hub_cache import RETRY_AFTER_S, HubCache, HubFile, HubModel, gib, unique_bytes
+from serve.hub_code import check_code
 
 __all__ = ["Hub", "HubModel"]
 
@@ -108,7 +109,8 @@ class Hub:
         """The folder of the snapshot. Without a request when all of it is on disk; else blocks until it is.
 
         Raises `ConfigError` for what a person must mend, and `Unavailable` for what may go better next time; what
-        came until then stays, and the next call goes on from there. `allow_code` brings *.py as well.
+        came until then stays, and the next call goes on from there. `allow_code` brings *.py as well,
+        and refuses a repository that would have another one's run.
         """
         try:
             with self._cache.hold(model):
@@ -116,7 +118,10 @@ class Hub:
                     with self._cache.writing(model):
                         if not self._is_here(model, allow_code):  # who had the lock may have brought it
                             self._bring(model, allow_code)
-                return self._cache.snapshot(model)
+                snapshot = self._cache.snapshot(model)
+                if allow_code:
+                    check_code(model, snapshot)
+                return snapshot
         except _Broken as error:
             message = f"{model.repo_id} could not be brought from the hub: {error}."
             raise Unavailable(message, retry_after_s=RETRY_AFTER_S) from None

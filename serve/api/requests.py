@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from serve.api.endpoints import Kind
-from serve.api.http import printable
 from serve.errors import InvalidRequest
+from serve.quoting import printable
 from serve.schemas import Json
 
 MODEL_NAME_LIMIT = 512
@@ -72,15 +72,6 @@ def _finite(literal: str) -> float:
     return number
 
 
-def _check_fallbacks(value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        _refuse("fallbacks", "must be a list of models")
-    if len(value) > MAX_FALLBACKS:
-        _refuse("fallbacks", f"must name {MAX_FALLBACKS} models at most")
-
-
 def validate(kind: Kind, body: Json) -> None:
     """Refuse what no model could answer, naming the field.
 
@@ -89,7 +80,8 @@ def validate(kind: Kind, body: Json) -> None:
     for name in _FORBIDDEN:
         if name in body:
             _refuse(name, "is not accepted in a request")
-    _check_fallbacks(body.get("fallbacks"))
+    if not has_fallbacks_of_its_provider(kind, body):
+        _check_fallbacks(body.get("fallbacks"))
     _check_model(body)
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
@@ -97,6 +89,35 @@ def validate(kind: Kind, body: Json) -> None:
     check = _CHECKS.get(kind)
     if check is not None:
         check(body)
+
+
+def validate_for_engine(kind: Kind, body: Json) -> None:
+    """Refuse what only its vendor answers, and an engine would choke on or pass over.
+
+    Raises: InvalidRequest with `param` set.
+    """
+    if has_fallbacks_of_its_provider(kind, body):
+        _refuse("fallbacks", "must be a list of models", code="unsupported_parameter")
+    if kind is Kind.MESSAGE and body.get("max_tokens") == 0:
+        _refuse("max_tokens", "must be a positive integer for this model", code="unsupported_parameter")
+    if kind is Kind.RESPONSE:
+        _check_input(body)
+
+
+def has_fallbacks_of_its_provider(kind: Kind, body: Json) -> bool:
+    """Whether `fallbacks` is no list of ours but Anthropic's own field (beta): `"default"`, or objects with a model."""
+    value = body.get("fallbacks")
+    ours = value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
+    return kind is Kind.MESSAGE and not ours
+
+
+def _check_fallbacks(value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        _refuse("fallbacks", "must be a list of models")
+    if len(value) > MAX_FALLBACKS:
+        _refuse("fallbacks", f"must name {MAX_FALLBACKS} models at most")
 
 
 def _check_model(body: Json) -> None:
@@ -115,8 +136,9 @@ def _check_chat(body: Json) -> None:
 
 def _check_message(body: Json) -> None:
     max_tokens = _required(body, "max_tokens")
-    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
-        _refuse("max_tokens", "must be a positive integer")
+    # None at all fill Anthropic's prompt cache.
+    if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 0:
+        _refuse("max_tokens", "must be a whole number, not below 0")
     _check_count_tokens(body)
 
 
@@ -137,11 +159,21 @@ def _check_text(field: str) -> Callable[[Json], None]:
     return check
 
 
+_check_input = _check_text("input")
+
+
+def _check_response(body: Json) -> None:
+    """What OpenAI stores may stand in for `input`."""
+    stored = any(body.get(name) is not None for name in ("conversation", "previous_response_id", "prompt"))
+    if not stored or body.get("input") not in (None, []):
+        _check_input(body)
+
+
 _CHECKS: dict[Kind, Callable[[Json], None]] = {
     Kind.CHAT: _check_chat,
     Kind.COMPLETION: _check_text("prompt"),
-    Kind.EMBEDDING: _check_text("input"),
-    Kind.RESPONSE: _check_text("input"),
+    Kind.EMBEDDING: _check_input,
+    Kind.RESPONSE: _check_response,
     Kind.MESSAGE: _check_message,
     Kind.COUNT_TOKENS: _check_count_tokens,
 }

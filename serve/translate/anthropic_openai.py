@@ -8,6 +8,7 @@ What the provider's API cannot say is refused with the field's name. Left out wi
 - `cache_control` wherever it stands: such providers cache by themselves, and the answer is the same;
 - `thinking` and `redacted_thinking` blocks of earlier turns: no provider of this dialect takes them back;
 - `eager_input_streaming` of a tool, which says how an answer is cut, not what it is;
+- `thinking: {type: disabled}`: no effort that means the same is known to every model of this dialect;
 - what asks for nothing: nulls, `speed: "standard"`, empty lists, switches that are off.
 
 `anthropic_openai_messages` carries the conversation over, `anthropic_openai_stream` the answer.
@@ -23,7 +24,7 @@ from typing_extensions import override
 from serve.schemas import Json
 from serve.translate.anthropic_openai_fields import UNSUPPORTED, array, known, only_as, string, unsupported_type
 from serve.translate.anthropic_openai_messages import conversation
-from serve.translate.anthropic_openai_stream import ChatToMessages, whole_message
+from serve.translate.anthropic_openai_stream import MessageEvents, whole_message
 from serve.translate.fields import flag, malformed
 from serve.translate.translator import StreamTranslator, Translator, refuse
 
@@ -66,6 +67,8 @@ class MessagesToChat(Translator):
             raise refuse("speed", UNSUPPORTED)
         asked = {field: found[field] for field in _SAME if field in found}
         if "max_tokens" in found:
+            if found["max_tokens"] == 0:
+                raise refuse("max_tokens", "must be at least 1: this model's provider has no cache to fill.")
             asked[self._length_field] = found["max_tokens"]
         return {
             **asked,
@@ -83,7 +86,7 @@ class MessagesToChat(Translator):
 
     @override
     def stream(self, request: Json) -> StreamTranslator:
-        return ChatToMessages(request)
+        return MessageEvents(request)
 
 
 def _tools(found: Json) -> Json:

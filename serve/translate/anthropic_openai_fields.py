@@ -13,12 +13,15 @@ UNSUPPORTED = "is not supported by this model's provider."
 
 
 def known(value: Any, at: str, *fields: str) -> Json:
-    """What the object `value` says: without nulls and cache markers. Refuses every field that is not in `fields`."""
+    """What the object `value` says: without nulls and cache markers.
+
+    Refuses every field that is not in `fields`, but an empty list, which asks for nothing.
+    """
     if not isinstance(value, dict):
         raise malformed(at, "must be an object.")
     found = {field: content for field, content in value.items() if content is not None and field != "cache_control"}
     for field in found:
-        if field not in fields:
+        if field not in fields and found[field] != []:
             raise refuse(inside(at, str(field)[:100]), UNSUPPORTED)
     return found
 

@@ -20,16 +20,16 @@ from typing import Any, Literal
 from typing_extensions import override
 
 from serve.schemas import Json
-from serve.translate.translator import Incomplete, StreamTranslator, event
+from serve.translate.translator import BROKEN_OFF, Incomplete, StreamTranslator, event
 
 _STOP_REASONS = {
     "stop": "end_turn",
-    "repetition": "end_turn",  # vLLM's
     "length": "max_tokens",
     "tool_calls": "tool_use",
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+"""A reason that is not in this table counts as `stop`, unless the answer is `BROKEN_OFF`."""
 _TIERS = {"default": "standard", "priority": "priority"}
 _ONLY_AT_START = ("cache_creation", "inference_geo", "service_tier")
 
@@ -109,7 +109,7 @@ class _Block:
         return {"type": "input_json_delta", "partial_json": text}
 
 
-class ChatToMessages(StreamTranslator):
+class MessageEvents(StreamTranslator):
     """One streamed chat completion.
 
     The first block of the queue is the one that the client has open. Others wait behind it: a tool call until the ones
@@ -348,9 +348,9 @@ def _stopped(choice: Json, request: Json, *, refused: bool, called: bool) -> Jso
     OpenAI says `stop` after a call that `tool_choice` named. vLLM's `stop_reason` is the stop string that it met.
     """
     finish = choice.get("finish_reason")
-    reason = _STOP_REASONS.get(finish) if isinstance(finish, str) else None
-    if reason is None:
-        raise Incomplete("The answer ended for a reason that is not known.")
+    if not isinstance(finish, str) or finish in BROKEN_OFF:
+        raise Incomplete("The answer has no finish reason, or one that means that it is not whole.")
+    reason = _STOP_REASONS.get(finish, "end_turn")
     met = choice.get("stop_reason")
     sequence: str | None = None
     if refused:

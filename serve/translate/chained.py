@@ -6,6 +6,7 @@ import json
 
 from typing_extensions import override
 
+from serve.errors import InvalidRequest
 from serve.schemas import Json
 from serve.translate.sse import EventTooLong, Splitter, parse
 from serve.translate.translator import Incomplete, StreamTranslator, Translator
@@ -14,7 +15,7 @@ from serve.translate.translator import Incomplete, StreamTranslator, Translator
 class Chained(Translator):
     """`outer` knows the client's format, `inner` the provider's; between them both speak the same one.
 
-    Where `inner` refuses a request, the field that it names is the one of the format between.
+    Where `inner` refuses a request, `outer` knows what the client calls the field.
     """
 
     def __init__(self, outer: Translator, inner: Translator) -> None:
@@ -28,7 +29,15 @@ class Chained(Translator):
 
     @override
     def request(self, body: Json) -> Json:
-        return self._inner.request(self._outer.request(body))
+        between = self._outer.request(body)
+        try:
+            return self._inner.request(between)
+        except InvalidRequest as error:
+            if error.param is None:
+                raise
+            field = self._outer.clients_field(error.param, body)
+            message = error.message.replace(f"'{error.param}'", f"'{field}'", 1)
+            raise InvalidRequest(message, field, error.code) from error
 
     @override
     def response(self, answer: Json, request: Json) -> Json:

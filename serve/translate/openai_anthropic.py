@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import override
+
 from serve.schemas import Json
 from serve.translate.fields import flag, malformed
 from serve.translate.openai_anthropic_fields import NOT_CARRIED, array, json_object, only, string
 from serve.translate.openai_anthropic_messages import conversation
 from serve.translate.openai_anthropic_stream import Chunks, completion
-from serve.translate.translator import StreamTranslator, refuse
+from serve.translate.translator import StreamTranslator, Translator, refuse
 
 IGNORED: dict[str, str] = {
     "metadata": "labels for OpenAI's dashboard",
@@ -74,8 +76,8 @@ _SERVICE_TIERS = frozenset({"auto", "default", "flex", "scale", "priority", "fas
 _TOOL_CHOICES = {"none": "none", "auto": "auto", "required": "any"}
 
 
-class ChatToMessages:
-    """The `Translator` of the pair. Stateless.
+class ChatToMessages(Translator):
+    """Keeps nothing between requests.
 
     `default_max_tokens` is for requests that set no limit of their own: Anthropic needs one. `clock` gives the seconds
     since the epoch for `created`.
@@ -87,6 +89,7 @@ class ChatToMessages:
         self._default_max_tokens = default_max_tokens
         self._clock = clock
 
+    @override
     def request(self, body: Json) -> Json:
         _check_fields(body)
         system, messages = conversation(array(body.get("messages"), "messages"))
@@ -111,23 +114,28 @@ class ChatToMessages:
         }
         return {name: value for name, value in fields.items() if value is not None}
 
+    @override
     def response(self, answer: Json, request: Json) -> Json:
         return completion(answer, int(self._clock()))
 
+    @override
     def stream(self, request: Json) -> StreamTranslator:
         options = request.get("stream_options")
         include_usage = isinstance(options, dict) and options.get("include_usage") is True
         return Chunks(int(self._clock()), include_usage=include_usage)
 
     def _max_tokens(self, body: Json) -> int:
+        limits: list[int] = []
         for name in ("max_completion_tokens", "max_tokens"):
             limit = body.get(name)
             if limit is None:
                 continue
             if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
                 raise malformed(name, "must be a positive integer.")
-            return limit
-        return self._default_max_tokens
+            limits.append(limit)
+        if len(set(limits)) > 1:
+            raise malformed("max_tokens", "contradicts 'max_completion_tokens'.")
+        return limits[0] if limits else self._default_max_tokens
 
 
 def _check_fields(body: Json) -> None:

@@ -14,8 +14,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
 from serve.schemas import Json
-from serve.translate.translator import Incomplete
+from serve.translate.translator import Incomplete, StreamTranslator
 from serve.translate.translator import event as sse
 
 _FINISH_REASONS = {
@@ -92,8 +94,8 @@ class _Block:
     signature: str = ""
 
 
-class Chunks:
-    """The `StreamTranslator`: an event of Anthropic's becomes none, one or two `chat.completion.chunk`s.
+class Chunks(StreamTranslator):
+    """An event of Anthropic's becomes none, one or two `chat.completion.chunk`s.
 
     In a stream, entries of `tool_calls` and `thinking_blocks` have an `index`, by which OpenAI's SDK adds them up.
     """
@@ -117,6 +119,7 @@ class Chunks:
             "message_stop": self._message_stop,
         }
 
+    @override
     def feed(self, event: Json) -> bytes:
         kind = _get(event, "type", str)
         handler = self._handlers.get(kind)
@@ -126,6 +129,7 @@ class Chunks:
             raise Incomplete(f"{kind} is out of place.")
         return handler(event)
 
+    @override
     def finish(self) -> bytes:
         if not self._stopped:
             raise Incomplete("The stream ended before message_stop.")

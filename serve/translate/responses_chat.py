@@ -45,7 +45,8 @@ from serve.translate.responses_chat_fields import (
     typed,
     wrong_type,
 )
-from serve.translate.responses_chat_messages import conversation
+from serve.translate.responses_chat_messages import conversation, places
+from serve.translate.responses_chat_names import clients_field
 from serve.translate.responses_chat_stream import ResponseStream, as_chunk
 from serve.translate.translator import StreamTranslator, Translator, refuse
 
@@ -123,6 +124,11 @@ class ResponsesToChat(Translator):
             limit = typed(asked["max_output_tokens"], "an integer", "max_output_tokens")
             chat["max_completion_tokens"] = limit
         return chat | _tools(asked) | _text(asked) | _reasoning(asked) | _stream(asked)
+
+    @override
+    def clients_field(self, field: str, body: Json) -> str:
+        given = {name: value for name, value in body.items() if value is not None}
+        return clients_field(field, places(given, thinking=self._thinking))
 
     @override
     def response(self, answer: Json, request: Json) -> Json:

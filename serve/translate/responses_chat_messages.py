@@ -27,24 +27,49 @@ _DETAILS = ("auto", "low", "high", "original")
 
 def conversation(asked: Json, *, thinking: bool) -> list[Json]:
     """The chat API's messages. `thinking_blocks` are among them only with `thinking`."""
+    return _read(asked, thinking=thinking)[0]
+
+
+def places(asked: Json, *, thinking: bool) -> dict[str, str]:
+    """Where each message of the `conversation`, and each call in one, comes from: `messages[1]` from `input[0]`."""
+    messages, origins = _read(asked, thinking=thinking)
+    found: dict[str, str] = {}
+    for i, message in enumerate(messages):
+        found[f"messages[{i}]"] = origins[id(message)]
+        for j, call in enumerate(message.get("tool_calls", ())):
+            found[f"messages[{i}].tool_calls[{j}]"] = origins[id(call)]
+    return found
+
+
+def _read(asked: Json, *, thinking: bool) -> tuple[list[Json], dict[int, str]]:
+    """The messages, and by the `id` of a message or of a call in one the place of the item that began it."""
     messages: list[Json] = []
+    origins: dict[int, str] = {}
     if "instructions" in asked:
         messages.append({"role": "system", "content": string(asked["instructions"], "instructions")})
+        origins[id(messages[-1])] = "instructions"
     given = required(asked, "input", "")
     if isinstance(given, str):
-        return [*messages, {"role": "user", "content": given}]
+        messages.append({"role": "user", "content": given})
+        origins[id(messages[-1])] = "input"
+        return messages, origins
     if not isinstance(given, list):
         raise InvalidRequest("'input' must be a string or an array.", "input", "invalid_type")
     for at, item in items(given, "input"):
+        before = len(messages)
         if thinking and isinstance(item, dict) and item.get("type") == "reasoning":
             _add_thoughts(messages, unseal(item.get("encrypted_content"), f"{at}.encrypted_content"))
         else:
             _add_item(messages, item, at)
+        for message in messages[before:]:
+            origins[id(message)] = at
+        if messages and (calls := messages[-1].get("tool_calls")):
+            origins.setdefault(id(calls[-1]), at)
     # Thinking of which nothing came: no provider takes an assistant's turn that says nothing.
     messages = [message for message in messages if not _only_thinks(message)]
     if not messages:
         raise InvalidRequest("'input' must not be empty.", "input", "invalid_value")
-    return messages
+    return messages, origins
 
 
 def _add_item(messages: list[Json], item: Any, at: str) -> None:

@@ -35,15 +35,10 @@ from typing_extensions import override
 
 from serve.schemas import Json
 from serve.translate.sealed_thinking import seal, thoughts_in
-from serve.translate.translator import Incomplete, StreamTranslator, event
+from serve.translate.translator import BROKEN_OFF, Incomplete, StreamTranslator, event
 
-_WHY_INCOMPLETE: dict[str, str | None] = {
-    "stop": None,
-    "tool_calls": None,
-    "length": "max_output_tokens",
-    "content_filter": "content_filter",
-}
-"""What each `finish_reason` is in `incomplete_details`; None where the answer is whole."""
+_WHY_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""What a `finish_reason` is in `incomplete_details`. With any other the answer is whole, unless it is `BROKEN_OFF`."""
 
 _TIERS = ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")
 
@@ -151,7 +146,7 @@ class ResponseStream(StreamTranslator):
                 self._send(call)
         for say in self._late:
             say()
-        why = _WHY_INCOMPLETE[self._finish_reason]
+        why = _WHY_INCOMPLETE.get(self._finish_reason)
         status = "incomplete" if why else "completed"
         self._close_item(status)
         self.response["status"] = status
@@ -184,8 +179,8 @@ class ResponseStream(StreamTranslator):
             self._fragment(_object(fragment, "tool call"))
         reason = choice.get("finish_reason")
         if reason is not None:
-            if not isinstance(reason, str) or reason not in _WHY_INCOMPLETE:
-                raise Incomplete("the finish_reason is unknown")
+            if not isinstance(reason, str) or reason in BROKEN_OFF:
+                raise Incomplete("the finish_reason is none, or says that the answer is not whole")
             self._finish_reason = reason
 
     def _in_turn(self, say: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """What every translation between two vendors' wire formats offers.
 
-A translator is pure: JSON in, JSON or events out. `path` is where the provider is asked; the client called another. The
+A translator is pure: JSON in, JSON or events out. Each names its protocol as its base, so that a type checker reads
+the two together. `path` is where the provider is asked; the client called another. The
 client's errors are not translated here: whoever calls knows the shape of the API that was called.
 """
 
@@ -15,6 +16,10 @@ from serve.schemas import Json
 
 class Incomplete(Exception):
     """The provider's stream ended without saying that it was done, or what it said made no sense."""
+
+
+BROKEN_OFF = frozenset({"abort", "error"})
+"""What vLLM and OpenRouter say as the `finish_reason` of an answer that is not whole. Any unknown one is a stop."""
 
 
 class StreamTranslator(Protocol):
@@ -42,6 +47,10 @@ class Translator(Protocol):
 
         Raises `InvalidRequest` that names the field (`messages[2].content[0].type`) for what cannot be carried over.
         """
+
+    def clients_field(self, field: str, body: Json) -> str:
+        """What the client, whose request `body` was, calls a `field` of the request for the provider."""
+        return field
 
     def response(self, answer: Json, request: Json) -> Json:
         """The client's whole answer; `request` is the client's own. Raises `Incomplete` when `answer` is none."""

@@ -17,10 +17,12 @@ from serve.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
     NO_CREDIT,
+    PROVIDER_NOT_FOUND,
     REFUSED_KEY,
     BodyTooLarge,
     DeadlineExceeded,
     InvalidRequest,
+    NotFound,
     SwitchboardError,
     TooManyRequests,
     Unavailable,
@@ -31,14 +33,24 @@ from serve.schemas import Json
 MAX_MESSAGE_CHARS = 500
 MAX_RETRY_AFTER_S = 3600.0
 _TOO_LONG = re.compile(
-    r"context[ _](length|window)|maximum context|prompt is too long|input is too long|too many tokens", re.IGNORECASE
+    r"context[ _](length|window|size)|maximum context|prompt is too long|input is too long|too many tokens",
+    re.IGNORECASE,
 )
+_NO_MODEL = re.compile(
+    r"\W*(?:(?:the|this|that|your|requested|specified|unknown|api|no such|no) )*"
+    r"(?:models?|deployment|endpoints?|routes?|organi[sz]ation|project|workspace|account)\b"
+    r"|invalid url|unknown request url|(?:resource |file )?not found\W*$",
+    re.IGNORECASE,
+)
+"""How a 404 begins that means the operator's row, its `model_id` or `base_url`, and not what a request names."""
 _NO_CREDIT = re.compile(r"credit balance|exceeded your current quota", re.IGNORECASE)
 _SECRETS = re.compile(
     r"(?<![a-z0-9])(?:(?:sk|pk|rk|gsk|hf|key)[-_][a-z0-9*_.-]{4,}|bearer\s+\S+|[a-z0-9_-]{32,})|https?://\S+",
     re.IGNORECASE,
 )
-_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_NO_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "unknown_url"})
+_CODE = re.compile(r"(?!\d+$)[A-Za-z0-9_.-]{1,64}")
+"""A number is the status once more, as vLLM and llama.cpp have it."""
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 
 
@@ -48,10 +60,10 @@ def from_answer(status: int, body: bytes, headers: Mapping[str, str]) -> Switchb
 
 
 def from_event(event: Json) -> SwitchboardError:
-    """The error for one that came inside a stream: `provider_events.error_in`."""
+    """The error for one inside a 200, in an event of a stream or in a whole answer: `provider_events.error_in`."""
     details = _details(event)
-    kinds = (str(details.get(key)) for key in ("type", "code"))
-    status = next((_STATUS_OF_TYPE[kind] for kind in kinds if kind in _STATUS_OF_TYPE), 502)
+    kinds = (str(details.get(key)) for key in ("code", "type"))
+    status = next((_STATUS_INSIDE[kind] for kind in kinds if kind in _STATUS_INSIDE), _as_status(details.get("code")))
     return _mapped(status, details, None)
 
 
@@ -68,20 +80,38 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         return None
 
 
-_STATUS_OF_TYPE = {
+_FILTERED = frozenset(
+    {
+        CONTENT_FILTER, "content_policy_violation", "image_content_policy_violation", "bio_policy",
+        "misalignment_policy_violation",
+    }
+)  # fmt: skip
+_BAD_INPUT = (
+    "invalid_prompt", "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url",
+    "invalid_image_mode", "image_parse_error", "image_too_large", "image_too_small", "image_file_too_large",
+    "unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found",
+)  # fmt: skip
+"""`openai.types.responses.ResponseError`: what a request of `/v1/responses` brought along."""
+
+_STATUS_INSIDE = {
     "invalid_request_error": 400,
     "authentication_error": 401,
+    "invalid_api_key": 401,
     "permission_error": 403,
     "not_found_error": 404,
+    "model_not_found": 404,
     "request_too_large": 413,
     "rate_limit_error": 429,
     "rate_limit_exceeded": 429,
     NO_CREDIT: 429,
+    "server_error": 502,
     "timeout_error": 504,
+    "vector_store_timeout": 504,
     "overloaded_error": 529,
     CONTEXT_LENGTH: 400,
-    CONTENT_FILTER: 400,
+    **dict.fromkeys((*_FILTERED, *_BAD_INPUT), 400),
 }
+"""By the code or the type of an error that has no status of its own."""
 
 
 def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardError:
@@ -100,7 +130,7 @@ def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardErro
     if status in {503, 529}:
         return Unavailable("The provider is overloaded.", code="provider_overloaded", retry_after_s=wait_s)
     if status == 404:
-        return UpstreamFailed("The provider does not know the model or the endpoint.", code="provider_not_found")
+        return _not_found(code, text, details)
     if 300 <= status < 400:
         return UpstreamFailed("The provider answered with a redirect.")
     return UpstreamFailed("The provider failed on this request.", retry_after_s=wait_s)
@@ -109,13 +139,24 @@ def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardErro
 def _of_the_caller(status: int, code: str, text: str, param: Any) -> SwitchboardError:
     message = scrubbed(text) or "The provider refused the request."
     field = param if isinstance(param, str) and _FIELD.fullmatch(param) and not _SECRETS.search(param) else None
+    own_code = code if _CODE.fullmatch(code) and not _SECRETS.search(code) else None
+    if status == 404:
+        return NotFound(message, field, own_code)
     if code == CONTEXT_LENGTH or _TOO_LONG.search(text):
         return InvalidRequest(message, field, CONTEXT_LENGTH)
-    if code in {CONTENT_FILTER, "content_policy_violation"}:
+    if code in _FILTERED:
         return InvalidRequest(message, field, CONTENT_FILTER)
     if status == 413:
         return BodyTooLarge(message, field)
-    return InvalidRequest(message, field, code if _CODE.fullmatch(code) and not _SECRETS.search(code) else None)
+    return InvalidRequest(message, field, own_code)
+
+
+def _not_found(code: str, text: str, details: Json) -> SwitchboardError:
+    """The operator's, where it is the model or the address that is unknown; else what the caller named: a file."""
+    of_the_operator = code in _NO_MODEL_CODES or details.get("param") == "model" or _NO_MODEL.match(text)
+    if not text or of_the_operator:
+        return UpstreamFailed("The provider does not know the model or the endpoint.", code=PROVIDER_NOT_FOUND)
+    return _of_the_caller(404, code, text, details.get("param"))
 
 
 def scrubbed(text: str) -> str:
@@ -134,5 +175,10 @@ def _parsed(body: bytes) -> Json:
 
 
 def _details(payload: Json) -> Json:
-    error = payload.get("error")
+    """Of an error. SGLang and older vLLMs have them at the top."""
+    error = payload.get("error", payload)
     return error if isinstance(error, dict) else {}
+
+
+def _as_status(code: Any) -> int:
+    return code if type(code) is int and 400 <= code < 600 else 502

@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from serve.api.http import (
     ClientDisconnected,
@@ -9,7 +7,6 @@ from serve.api.http import (
     Receive,
     Reply,
     clean_request_id,
-    printable,
     read_body,
     send_reply,
 )
@@ -98,25 +95,3 @@ def test_any_other_request_id_is_replaced(raw: bytes | None) -> None:
     made = clean_request_id(raw)
     assert made.startswith("req_")
     assert made != clean_request_id(raw)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("a\r\nINFO forged", "a\\r\\nINFO forged"),
-        ("\x1b[31mred\x00", "\\x1b[31mred\\x00"),
-        ("\u202eevil", "\\u202eevil"),
-        ("\ud800", "\\ud800"),
-        ("x" * 21, "x" * 19 + "…"),
-    ],
-)
-def test_a_clients_text_is_made_printable(text: str, shown: str) -> None:
-    assert printable(text, 20) == shown
-
-
-@given(st.text(st.characters(codec=None)), st.integers(2, 50))
-def test_printable_text_is_one_short_line(text: str, limit: int) -> None:
-    shown = printable(text, limit)
-    assert len(shown) <= limit
-    assert shown.isprintable()

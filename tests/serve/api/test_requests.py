@@ -1,4 +1,5 @@
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve.api.endpoints import Kind
-from serve.api.requests import parse_object, validate
+from serve.api.requests import has_fallbacks_of_its_provider, parse_object, validate, validate_for_engine
 from serve.errors import InvalidRequest
 from serve.schemas import Json
 
@@ -68,9 +69,9 @@ def body_for(kind: Kind, **changes: Any) -> Json:
 FORWARDED = [Kind.CHAT, Kind.COMPLETION, Kind.EMBEDDING, Kind.RESPONSE, Kind.MESSAGE, Kind.COUNT_TOKENS]
 
 
-def refused(kind: Kind, body: Json) -> InvalidRequest:
+def refused(kind: Kind, body: Json, check: Callable[[Kind, Json], None] = validate) -> InvalidRequest:
     with pytest.raises(InvalidRequest) as caught:
-        validate(kind, body)
+        check(kind, body)
     return caught.value
 
 
@@ -153,9 +154,60 @@ def test_an_assistant_may_speak_in_tool_calls_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("max_tokens", [None, 0, -1, 1.5, "5", True])
+@pytest.mark.parametrize("max_tokens", [None, -1, 1.5, "5", True, False])
 def test_anthropic_wants_max_tokens(max_tokens: Any) -> None:
     assert refused(Kind.MESSAGE, body_for(Kind.MESSAGE, max_tokens=max_tokens)).param == "max_tokens"
+
+
+def test_no_tokens_at_all_are_anthropics_way_to_fill_its_prompt_cache_but_no_engines() -> None:
+    body = body_for(Kind.MESSAGE, max_tokens=0)
+    validate(Kind.MESSAGE, body)
+    assert refused(Kind.MESSAGE, body, validate_for_engine).param == "max_tokens"
+
+
+@pytest.mark.parametrize("stored", [{"prompt": {"id": "p"}}, {"conversation": "c"}, {"previous_response_id": "r"}])
+@pytest.mark.parametrize("given", [{}, {"input": None}, {"input": []}])
+def test_what_openai_stores_stands_in_for_an_input_but_not_for_an_engine(stored: Json, given: Json) -> None:
+    body = {"model": "demo", **stored, **given}
+    validate(Kind.RESPONSE, body)
+    assert refused(Kind.RESPONSE, body, validate_for_engine).param == "input"
+
+
+@pytest.mark.parametrize("value", [{}, 5, True])
+def test_an_input_beside_what_openai_stores_is_one(value: Any) -> None:
+    assert refused(Kind.RESPONSE, body_for(Kind.RESPONSE, conversation="c", input=value)).param == "input"
+
+
+THEIRS = ["default", [{"model": "claude-sonnet-4-5"}], ["demo", {"model": "claude-sonnet-4-5"}], {}]
+
+
+@pytest.mark.parametrize("fallbacks", THEIRS)
+def test_fallbacks_in_anthropics_own_form_are_for_anthropic(fallbacks: Any) -> None:
+    body = body_for(Kind.MESSAGE, fallbacks=fallbacks)
+    validate(Kind.MESSAGE, body)
+    assert has_fallbacks_of_its_provider(Kind.MESSAGE, body)
+    assert refused(Kind.MESSAGE, body, validate_for_engine).param == "fallbacks"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FORWARDED if kind is not Kind.MESSAGE])
+@pytest.mark.parametrize("fallbacks", THEIRS)
+def test_no_other_endpoint_has_fallbacks_of_a_provider(kind: Kind, fallbacks: Any) -> None:
+    assert refused(kind, body_for(kind, fallbacks=fallbacks)).param == "fallbacks"
+
+
+@pytest.mark.parametrize("kind", FORWARDED)
+@pytest.mark.parametrize("fallbacks", [None, [], ["demo"], ["demo", "other"]])
+def test_a_list_of_models_is_ours(kind: Kind, fallbacks: Any) -> None:
+    body = body_for(kind, fallbacks=fallbacks)
+    validate(kind, body)
+    validate_for_engine(kind, body)
+    assert not has_fallbacks_of_its_provider(kind, body)
+
+
+@pytest.mark.parametrize("kind", FORWARDED)
+@pytest.mark.parametrize("fallbacks", [[""], ["demo"] * 9])
+def test_a_list_of_models_is_short_and_names_them(kind: Kind, fallbacks: Any) -> None:
+    assert refused(kind, body_for(kind, fallbacks=fallbacks)).param == "fallbacks"
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_an_older_server_has_another_name_for_the_length() -> None:
         ({"output_config": {"effort": "max"}}, {"reasoning_effort": "max"}),
         ({"output_config": {"effort": "low"}, "thinking": {"type": "adaptive"}}, {"reasoning_effort": "low"}),
         ({"output_config": {"effort": None, "format": None}}, {}),
+        ({"mcp_servers": [], "context_management": None}, {}),
         ({"tools": []}, {}),
         ({"tools": [], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}, {}),
     ],
@@ -265,6 +266,8 @@ def test_what_the_provider_cannot_do_is_refused(field: str) -> None:
     ("fields", "named"),
     [
         ({"speed": "fast"}, "speed"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"fallbacks": "default"}, "fallbacks"),
         ({"stop_sequences": ["a", "b", "c", "d", "e"]}, "stop_sequences"),
         ({"metadata": {"team": "x"}}, "metadata.team"),
         ({"thinking": {"type": "between_tools"}}, "thinking.type"),
@@ -479,10 +482,12 @@ def test_thinking_that_the_client_does_not_want_to_see_is_left_out() -> None:
         ("function_call", "tool_use"),
         ("content_filter", "refusal"),
         ("repetition", "end_turn"),
+        ("eos", "end_turn"),
     ],
 )
 def test_the_reason_to_stop_is_translated(finish: str, reason: str) -> None:
-    assert answered(completion({"content": "a"}, finish))["stop_reason"] == reason
+    answer = completion({"content": "a"}, finish)
+    assert answered(answer)["stop_reason"] == joined(streamed(chunks_of(answer)))["stop_reason"] == reason
 
 
 def test_a_forced_tool_call_is_tool_use_though_openai_says_stop() -> None:
@@ -531,6 +536,8 @@ def test_without_stop_sequences_none_is_met() -> None:
         {"choices": ["a"]},
         completion({"content": "a"}, None),
         completion({"content": "a"}, "abort"),
+        completion({"content": "a"}, "error"),
+        completion({"content": "a"}, 5),  # type: ignore[arg-type]
         completion({"content": ["a"]}),
         completion({"content": "\ud800"}),
         completion({"content": None}, choice={"message": None}),

@@ -29,6 +29,10 @@ class Wrapping(Translator):
         return {self.name: body}
 
     @override
+    def clients_field(self, field: str, body: Json) -> str:
+        return f"{field}.of.{'.'.join(body)}"
+
+    @override
     def response(self, answer: Json, request: Json) -> Json:
         return {self.name: answer, "asked": request}
 
@@ -87,6 +91,17 @@ def test_an_answer_goes_outwards_and_each_is_shown_the_request_in_its_own_format
 def test_a_refusal_of_either_comes_through() -> None:
     with pytest.raises(InvalidRequest, match="'bad' is bad"):
         Chained(Wrapping("outer"), Wrapping("inner")).request({"bad": 1})
+
+
+def test_a_refusal_of_the_inner_names_the_clients_field() -> None:
+    class Refusing(Wrapping):
+        @override
+        def request(self, body: Json) -> Json:
+            raise refuse("given", "is not 'given' well.")
+
+    with pytest.raises(InvalidRequest, match=r"^'given.of.a' is not 'given' well") as caught:
+        Chained(Wrapping("outer"), Refusing("inner")).request({"a": 1})
+    assert (caught.value.param, caught.value.code) == ("given.of.a", "unsupported_parameter")
 
 
 def test_each_streams_the_request_in_its_own_format() -> None:

@@ -97,7 +97,8 @@ class TestRequest:
         ("given", "carried"),
         [
             ({"max_tokens": 5}, {"max_tokens": 5}),
-            ({"max_completion_tokens": 6, "max_tokens": 5}, {"max_tokens": 6}),
+            ({"max_completion_tokens": 6, "max_tokens": 6}, {"max_tokens": 6}),
+            ({"max_completion_tokens": 6, "max_tokens": None}, {"max_tokens": 6}),
             ({"stop": "\n\nEnd"}, {"stop_sequences": ["\n\nEnd"]}),
             ({"stop": ["a", "b"]}, {"stop_sequences": ["a", "b"]}),
             ({"stop": []}, {}),
@@ -168,6 +169,8 @@ class TestRequest:
                 {"response_format": {"type": "json_schema", "json_schema": {"name": "n"}}},
                 "response_format.json_schema.schema",
             ),
+            ({"max_completion_tokens": 6, "max_tokens": 5}, "max_tokens"),
+            ({"max_completion_tokens": 6, "max_tokens": "6"}, "max_tokens"),
             ({"messages": []}, "messages"),
             ({"messages": [{"role": "system", "content": "Be brief"}]}, "messages"),
             ({"messages": [{"role": "function", "name": "f", "content": ""}]}, "messages[0].role"),

@@ -566,6 +566,12 @@ def test_an_answer_that_says_nothing_has_no_output() -> None:
     assert response(answer(content=""))["output"] == []
 
 
+@pytest.mark.parametrize("finish_reason", ["stop", "tool_calls", "function_call", "eos"])
+def test_any_other_reason_to_stop_is_the_end_of_a_whole_answer(finish_reason: str) -> None:
+    body = response(answer(finish_reason, content="He"))
+    assert (body["status"], body["incomplete_details"]) == ("completed", None)
+
+
 @pytest.mark.parametrize(
     ("finish_reason", "reason"), [("length", "max_output_tokens"), ("content_filter", "content_filter")]
 )
@@ -685,6 +691,8 @@ def test_the_tier_that_served_it_is_told_if_the_api_knows_it() -> None:
         {"choices": [{"finish_reason": "stop"}]},
         answer("stop", content=5),
         answer("error", content="x"),
+        answer("abort", content="x"),
+        answer(5, content="x"),  # type: ignore[arg-type]
         {"choices": [{"message": {"content": "x"}}]},
         answer("tool_calls", tool_calls=[{"function": {"name": "f", "arguments": "{}"}}]),
         answer("tool_calls", tool_calls=[{"id": "a", "type": "custom", "custom": {"name": "f", "input": ""}}]),

@@ -3,19 +3,23 @@ from __future__ import annotations
 import json
 import re
 from email.utils import formatdate
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.responses import ResponseError
 
 from serve.errors import (
     CONTENT_FILTER,
     CONTEXT_LENGTH,
     NO_CREDIT,
+    PROVIDER_NOT_FOUND,
     REFUSED_KEY,
     BodyTooLarge,
     DeadlineExceeded,
     InvalidRequest,
+    NotFound,
     SwitchboardError,
     TooManyRequests,
     Unavailable,
@@ -53,7 +57,8 @@ OPENAI: list[Row] = [
     (400, "invalid_request_error", "content_policy_violation", InvalidRequest, CONTENT_FILTER),
     (401, "invalid_request_error", "invalid_api_key", UpstreamFailed, REFUSED_KEY),
     (403, "permission_error", "unsupported_country_region_territory", UpstreamFailed, REFUSED_KEY),
-    (404, "invalid_request_error", "model_not_found", UpstreamFailed, "provider_not_found"),
+    (404, "invalid_request_error", "model_not_found", UpstreamFailed, PROVIDER_NOT_FOUND),
+    (404, "invalid_request_error", None, NotFound, None),
     (413, "invalid_request_error", None, BodyTooLarge, "request_too_large"),
     (422, "invalid_request_error", None, InvalidRequest, None),
     (429, "requests", "rate_limit_exceeded", TooManyRequests, "rate_limit_exceeded"),
@@ -68,7 +73,7 @@ ANTHROPIC: list[Row] = [
     (401, "authentication_error", None, UpstreamFailed, REFUSED_KEY),
     (402, "billing_error", None, UpstreamFailed, "upstream_error"),
     (403, "permission_error", None, UpstreamFailed, REFUSED_KEY),
-    (404, "not_found_error", None, UpstreamFailed, "provider_not_found"),
+    (404, "not_found_error", None, NotFound, None),
     (413, "request_too_large", None, BodyTooLarge, "request_too_large"),
     (429, "rate_limit_error", None, TooManyRequests, "rate_limit_exceeded"),
     (500, "api_error", None, UpstreamFailed, "upstream_error"),
@@ -93,6 +98,7 @@ def test_what_a_vendors_error_means(
         (307, UpstreamFailed, "upstream_error"),
         (400, InvalidRequest, None),
         (401, UpstreamFailed, REFUSED_KEY),
+        (404, UpstreamFailed, PROVIDER_NOT_FOUND),
         (408, DeadlineExceeded, "deadline_exceeded"),
         (418, UpstreamFailed, "upstream_error"),
         (429, TooManyRequests, "rate_limit_exceeded"),
@@ -119,6 +125,7 @@ def test_without_a_vendors_body_the_status_says_it(
         "prompt is too long: 200001 tokens > 200000 maximum",
         "Input is too long for requested model.",
         "Too many tokens",
+        "the request exceeds the available context size, try increasing it",
         "context_length",
     ],
 )
@@ -132,6 +139,64 @@ def test_what_the_caller_did_wrong_is_told_with_its_field() -> None:
     body = {"error": {"message": "Must be at most 2.", "param": "temperature", "code": "too_large"}}
     found = from_answer(400, json.dumps(body).encode(), {})
     assert (found.message, found.param, found.code) == ("Must be at most 2.", "temperature", "too_large")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "param"),
+    [
+        (
+            {"message": "Conversation with id 'conv_x' not found.", "param": "conversation", "code": None},
+            "Conversation with id 'conv_x' not found.",
+            "conversation",
+        ),
+        ({"type": "not_found_error", "message": "File not found: file_011"}, "File not found: file_011", None),
+        (
+            {"message": "Item 'msg_1' of the model's answer not found."},
+            "Item 'msg_1' of the model's answer not found.",
+            None,
+        ),
+    ],
+)
+def test_what_the_caller_named_and_the_provider_does_not_have_is_the_callers_404(
+    error: Json, message: str, param: str | None
+) -> None:
+    found = from_answer(404, json.dumps({"error": error}).encode(), {})
+    assert (type(found), found.message, found.param) == (NotFound, message, param)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": "model_not_found", "message": "No."},
+        {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."},
+        {"param": "model", "message": "This is not a chat model."},
+        {"message": "The model `gpt-9` does not exist or you do not have access to it."},
+        {"message": "model: claude-9"},
+        {"message": 'model "llama9" not found, try pulling it first'},
+        {"message": "models/gemini-9 is not found for API version v1"},
+        {"message": "The requested model 'x' does not exist."},
+        {"message": "No endpoints found for some/model.", "code": 404},
+        {"message": "Invalid URL (POST /v1/v1/responses)"},
+        {"message": "Not Found"},
+        {"message": "File Not Found"},
+        {"message": "no Route matched with those values"},
+        {"message": ""},
+    ],
+)
+def test_a_model_or_an_address_that_the_provider_does_not_know_is_the_operators(error: Json) -> None:
+    found = from_answer(404, json.dumps({"error": error}).encode(), {})
+    assert (type(found), found.code) == (UpstreamFailed, PROVIDER_NOT_FOUND)
+
+
+def test_an_error_may_be_the_whole_body() -> None:
+    body = {"object": "error", "message": "Must be at most 2.", "param": "temperature", "code": 400}
+    found = from_answer(400, json.dumps(body).encode(), {})
+    assert (type(found), found.message, found.param) == (InvalidRequest, "Must be at most 2.", "temperature")
+
+
+@pytest.mark.parametrize("code", [400, "400"])
+def test_a_code_that_is_a_status_says_nothing_more_to_the_caller(code: object) -> None:
+    assert from_answer(400, json.dumps({"error": {"message": "No.", "code": code}}).encode(), {}).code is None
 
 
 @pytest.mark.parametrize("param", [None, 1, ["a"], {"a": 1}])
@@ -206,7 +271,7 @@ def test_a_pause_is_never_less_than_none_nor_more_than_the_longest(value: str) -
         (MESSAGES, "timeout_error", None, DeadlineExceeded, "deadline_exceeded"),
         (MESSAGES, "authentication_error", None, UpstreamFailed, REFUSED_KEY),
         (MESSAGES, "permission_error", None, UpstreamFailed, REFUSED_KEY),
-        (MESSAGES, "not_found_error", None, UpstreamFailed, "provider_not_found"),
+        (MESSAGES, "not_found_error", None, NotFound, None),
         (MESSAGES, "request_too_large", None, BodyTooLarge, "request_too_large"),
         (CHAT, "server_error", None, UpstreamFailed, "upstream_error"),
         (CHAT, "invalid_request_error", "context_length_exceeded", InvalidRequest, CONTEXT_LENGTH),
@@ -222,15 +287,60 @@ def test_in_a_stream_its_type_or_code_says_it(
     assert (type(found), found.code) == (error, told)
 
 
+RESPONSE_CODES: list[tuple[type[SwitchboardError], str | None, tuple[str, ...]]] = [
+    (TooManyRequests, "rate_limit_exceeded", ("rate_limit_exceeded",)),
+    (UpstreamFailed, "upstream_error", ("server_error", "data_residency_mismatch", "a_new_one")),
+    (DeadlineExceeded, "deadline_exceeded", ("vector_store_timeout",)),
+    (
+        InvalidRequest,
+        CONTENT_FILTER,
+        ("image_content_policy_violation", "bio_policy", "misalignment_policy_violation"),
+    ),
+    *(
+        (InvalidRequest, code, (code,))
+        for code in (
+            "invalid_prompt", "invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url",
+            "image_too_large", "image_too_small", "image_parse_error", "invalid_image_mode", "image_file_too_large",
+            "unsupported_image_media_type", "empty_image_file", "failed_to_download_image", "image_file_not_found",
+        )
+    ),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("code", "error"), [("rate_limit_exceeded", TooManyRequests), ("server_error", UpstreamFailed)]
+    ("code", "error", "told"), [(code, error, told) for error, told, codes in RESPONSE_CODES for code in codes]
 )
-def test_both_error_events_of_responses_are_read(code: str, error: type[SwitchboardError]) -> None:
-    failed: Json = {"type": "response.failed", "response": {"error": {"code": code, "message": "No."}}}
-    for event in ({"type": "error", "code": code, "message": "No.", "param": None}, failed):
+def test_a_failed_response_means_the_same_in_an_event_and_whole(
+    code: str, error: type[SwitchboardError], told: str
+) -> None:
+    reason = {"code": code, "message": "No."}
+    whole: Json = {"object": "response", "status": "failed", "error": reason}
+    failed: Json = {"type": "response.failed", "response": whole}
+    for event in ({"type": "error", "param": None, **reason}, failed, whole):
         found = error_in(event)
         assert found is not None
-        assert type(from_event(found)) is error
+        reported = from_event(found)
+        assert (type(reported), reported.code) == (error, told)
+
+
+def test_every_code_of_a_failed_response_is_known_by_what_it_means() -> None:
+    documented = get_args(ResponseError.model_fields["code"].annotation)
+    assert {code for _, _, codes in RESPONSE_CODES for code in codes} - {"a_new_one"} == set(documented)
+
+
+def test_an_error_events_code_says_more_than_its_type() -> None:
+    unknown = {"type": "invalid_request_error", "code": "model_not_found", "message": "No."}
+    assert from_event({"error": unknown}).code == PROVIDER_NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(400, InvalidRequest), (429, TooManyRequests), (503, Unavailable), (200, UpstreamFailed), (True, UpstreamFailed)],
+)
+def test_a_code_that_is_a_status_stands_for_the_one_that_a_stream_has_not(
+    code: object, error: type[SwitchboardError]
+) -> None:
+    assert type(from_event({"error": {"message": "No.", "type": "BadRequestError", "code": code}})) is error
 
 
 @pytest.mark.parametrize("event", [{}, {"error": None}, {"error": "No."}, {"error": {}}, {"error": {"type": [1]}}])
