@@ -33,8 +33,9 @@ def with_children(process: psutil.Process) -> list[psutil.Process]:
 
 def engine(replica: psutil.Process) -> psutil.Process:
     """The process of a replica's engine."""
-    engines = [child for child in with_children(replica) if title(child).startswith("VLLM::EngineCore")]
-    assert engines, f"process {replica.pid} has no engine"
+    family = with_children(replica)
+    engines = [child for child in family if title(child).startswith("VLLM::EngineCore")]
+    assert engines, f"process {replica.pid} has no engine among {[title(one) for one in family]}"
     return engines[0]
 
 
