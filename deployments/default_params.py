@@ -17,6 +17,8 @@ _SAME = (frozenset(_LENGTH), frozenset({"reasoning_effort", "reasoning"}))
 
 def merged(first: Json, then: Json) -> Json:
     """`first`, a bot's, and what `then`, its model's, has beside it. One thing by several names is not said twice."""
+    if not first:
+        return then
     taken = set(first).union(*(names for names in _SAME if names & first.keys()))
     return {name: value for name, value in then.items() if name not in taken} | first
 
@@ -29,7 +31,7 @@ def completed(
     What means the same goes by the endpoint's own name: of a chat's two for the length the one that was configured,
     else `chat_length`. Names in `missing` are no fields of the endpoint.
     """
-    if kind in _TAKE_NONE:
+    if kind in _TAKE_NONE or not defaults:
         return request
     known = _renamed(kind, defaults)
     bounds = {name: known.pop(name) for name in _LENGTH if name in known}

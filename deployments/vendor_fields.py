@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from anthropic.types.beta.message_create_params import MessageCreateParamsBase
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsBase as CompletionParams
@@ -20,6 +22,7 @@ _FIELDS = {
 _OPENAIS = _FIELDS[Kind.CHAT] | _FIELDS[Kind.COMPLETION] | _FIELDS[Kind.RESPONSE]
 
 
+@cache
 def missing(kind: Kind) -> frozenset[str]:
     """Fields that OpenAI has at another endpoint. What no vendor has anywhere may be a provider's own (`top_k`)."""
     return _OPENAIS - _FIELDS.get(kind, _OPENAIS)

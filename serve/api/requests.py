@@ -41,7 +41,7 @@ def parse_object(body: bytes) -> Json:
     """
     try:
         text = body.decode("utf-8")
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = _DECODER.decode(text)
         if _ESCAPED_SURROGATE.search(body):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -109,6 +109,9 @@ def has_fallbacks_of_its_provider(kind: Kind, body: Json) -> bool:
     value = body.get("fallbacks")
     ours = value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value))
     return kind is Kind.MESSAGE and not ours
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
 
 
 def _check_fallbacks(value: Any) -> None:
