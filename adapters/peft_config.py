@@ -41,9 +41,11 @@ _MAX_ALPHA = 1_000_000
 _MAX_PATTERN_CHARS = 512
 _MAX_WILDCARDS = 2
 # Patterns are regular expressions, which the engine matches too and which nothing can stop once they run. What
-# multiplies the ways to match is bounded: wildcards by their count, groups to one in each choice, of plain names.
-_PLAIN_CHOICE = r"""\^?+ (?: \.\* | [\w.-] | \\[.-] )*+
-    (?: \( [\w-]++ (?: \| [\w-]++ )*+ \)  (?: \.\* | [\w.-] | \\[.-] )*+ )?+ \$?+"""
+# multiplies the ways to match is bounded: wildcards by their count, groups to two in each choice, of plain names.
+_PLAIN_NAME = r"(?: [\w.-] | \\[.\-d] )++"
+_PLAIN_TEXT = r"(?: \.\* | [\w.-] | \\[.\-d] )*+"
+_PLAIN_GROUP = rf"\( {_PLAIN_NAME} (?: \| {_PLAIN_NAME} )*+ \)"
+_PLAIN_CHOICE = rf"\^?+ {_PLAIN_TEXT} (?: {_PLAIN_GROUP} {_PLAIN_TEXT} ){{0,2}}+ \$?+"
 _PLAIN_PATTERN = re.compile(rf"{_PLAIN_CHOICE} (?: \| {_PLAIN_CHOICE} )*+", re.VERBOSE)
 
 

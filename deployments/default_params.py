@@ -33,9 +33,10 @@ def completed(
     """
     if kind in _TAKE_NONE or not defaults:
         return request
-    known = _renamed(kind, defaults)
+    said = {name for names in _SAME if names & request.keys() for name in names}
+    known = {name: value for name, value in _renamed(kind, defaults).items() if name not in said}
     bounds = {name: known.pop(name) for name in _LENGTH if name in known}
-    if bounds and not request.keys() & set(_LENGTH):
+    if bounds:
         configured, bound = next(iter(bounds.items()))
         known[_length(kind, configured, chat_length)] = bound
     return {name: value for name, value in known.items() if name not in missing} | request
@@ -54,8 +55,8 @@ def _renamed(kind: Kind, defaults: Json) -> Json:
         stop = known.pop("stop")
         known.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
     if kind is Kind.RESPONSE and "reasoning_effort" in known:
-        known.setdefault("reasoning", {"effort": known.pop("reasoning_effort")})
-    reasoning = known.get("reasoning")
-    if kind is Kind.CHAT and isinstance(reasoning, dict) and "effort" in reasoning:
+        effort, reasoning = known.pop("reasoning_effort"), known.get("reasoning")
+        known["reasoning"] = {"effort": effort} | (reasoning if isinstance(reasoning, dict) else {})
+    if kind is Kind.CHAT and isinstance(reasoning := known.get("reasoning"), dict) and reasoning.keys() == {"effort"}:
         known.setdefault("reasoning_effort", known.pop("reasoning")["effort"])
     return known

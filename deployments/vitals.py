@@ -29,12 +29,12 @@ class Vitals:
 
     @contextmanager
     def examined(self) -> Iterator[None]:
-        """Run a check of health. Raises what the check does, what a watched task has, or `RuntimeError` for its end."""
+        """Run a check of health. Raises what the check does, and `RuntimeError` for the end of a watched task."""
         try:
             for name, task in self._tasks.items():
                 if task.done():
-                    task.result()
-                    raise RuntimeError(f"the {name} has ended")
+                    why = None if task.cancelled() else task.exception()
+                    raise RuntimeError(f"the {name} has ended") from why
             yield
         except Exception:  # whatever it is, it cannot be relied on
             self._ill = True

@@ -106,16 +106,16 @@ def taken_ports(listeners: Iterable[Listener]) -> list[str]:
 
 def _why_not(listener: Listener) -> str:
     """Empty where it can be listened on."""
-    with socket.socket(socket.AF_INET6 if is_ipv6(listener.host) else socket.AF_INET) as probe:
-        # As HAProxy does: a port whose old connections are still dying is free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if is_ipv6(listener.host) else socket.AF_INET) as probe:
+            # As HAProxy does: a port whose old connections are still dying is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((listener.host, listener.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return f"is in use{_owner(listener.port)}: stop that program, or choose another port"
-            # A port below 1024 is root's; an address may be another machine's.
-            return f"cannot be listened on at {listener.host}: {error.strerror}"
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return f"is in use{_owner(listener.port)}: stop that program, or choose another port"
+        # A port below 1024 is root's; an address may be another machine's, or of a kind that this one has not.
+        return f"cannot be listened on at {listener.host}: {error.strerror}"
     return ""
 
 

@@ -94,10 +94,10 @@ class Gateway:
         await self._sessions.close()
 
     def check_health(self) -> None:
-        """Raise if one of its own tasks has ended, which none does while it serves."""
+        """Raise `RuntimeError` if one of its own tasks has ended, which none does while it serves."""
         for task in self._tasks:
             if task.done():
-                task.result()
+                raise RuntimeError("a task of the gateway has ended") from _why(task)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -241,5 +241,9 @@ class WithoutRequestId:
 
 def _report(task: asyncio.Task[None]) -> None:
     """None of a gateway's own tasks ends while it serves; one that does must not do so in silence."""
-    if not task.cancelled() and (error := task.exception()) is not None:
+    if (error := _why(task)) is not None:
         logger.error("a task of the gateway has ended", exc_info=error)
+
+
+def _why(task: asyncio.Task[None]) -> BaseException | None:
+    return None if task.cancelled() else task.exception()

@@ -19,7 +19,7 @@ from serve.api.endpoints import Endpoint
 from serve.api.errors import stream_error
 from serve.api.http import ClientDisconnected
 from serve.config import ModelTimeouts
-from serve.errors import CONTENT_FILTER, DeadlineExceeded, EngineFailed, SwitchboardError
+from serve.errors import AT_CAPACITY, CONTENT_FILTER, DeadlineExceeded, EngineFailed, SwitchboardError
 from serve.gateway.clock import Clock
 from serve.gateway.events import WholeEvents
 from serve.gateway.exchange import NOBODY, Exchange
@@ -169,9 +169,8 @@ class Relay:
             failed = await self._attempt(course, target, replica, later)
             if failed is None:
                 return True
-            on = self._moves_on(course, failed)
             course.failures.append(failed)
-            if not on:
+            if not self._moves_on(course, failed):
                 course.tell()
                 raise told(course.failures)
             if not self._may_be_the_replicas(target, failed):
@@ -187,11 +186,11 @@ class Relay:
     def _may_be_the_replicas(self, target: Target, failure: Failure) -> bool:
         """Whether another replica of the same target may not share this failure.
 
-        All replicas of a hosted model ask the same provider, with the same key.
+        All replicas of a hosted model ask the same provider, with the same key; their bounds are their own.
         """
         model = self._state.models.get(target.model)
         if model is not None and model.is_remote:
-            return failure.code in {"unreachable", "service_unavailable"}
+            return failure.code in {"unreachable", "service_unavailable", AT_CAPACITY}
         return failure.status in RETRIED
 
     def _attempts_left(self, course: _Course) -> int:
@@ -199,9 +198,9 @@ class Relay:
         return attempts_left(made, self._state.settings.fallback.max_attempts)
 
     def _moves_on(self, course: _Course, failure: Failure) -> bool:
-        """Whether the next target may be asked after this failure, which the course does not hold yet."""
         on_content_filter = self._state.settings.fallback.on_content_filter
-        return moves_on(failure, on_content_filter=on_content_filter, stands_in=bool(course.failures))
+        stands_in = failure.target != course.forward.plan.first_model
+        return moves_on(failure, on_content_filter=on_content_filter, stands_in=stands_in)
 
     def _worth_waiting_for(self, course: _Course) -> tuple[Target, float] | None:
         bound = self._state.settings.fallback.max_wait_s

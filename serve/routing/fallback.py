@@ -11,6 +11,7 @@ from serve.errors import (
     NO_CREDIT,
     NOT_CARRIED,
     PROVIDER_NOT_FOUND,
+    PROVIDER_REFUSED,
     DeadlineExceeded,
     EngineFailed,
     InvalidRequest,
@@ -63,7 +64,7 @@ class Failure:
 
 
 def moves_on(failure: Failure, *, on_content_filter: bool, stands_in: bool = False) -> bool:
-    """Whether the next target may be asked after this. `stands_in`: it was asked in the place of one that failed.
+    """Whether the next target may be asked after this. `stands_in`: it is not what the caller asked for.
 
     What such a one cannot be asked at all is no fault of the caller's, who did not ask for it.
     """
@@ -85,7 +86,8 @@ def pause_s(failure: Failure) -> float | None:
 
 def is_outage(failure: Failure) -> bool:
     """Whether it speaks against the model rather than the request: what a circuit breaker counts."""
-    return failure.status in {500, 502, 503, 504, 529} and failure.code != PROVIDER_NOT_FOUND
+    refused = failure.code in {PROVIDER_NOT_FOUND, PROVIDER_REFUSED}
+    return failure.status in {500, 502, 503, 504, 529} and not refused
 
 
 def attempts_left(made: Sequence[Failure], max_attempts: int) -> int:

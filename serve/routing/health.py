@@ -95,7 +95,7 @@ class Breaker:
 
     def _is_late(self, began: float) -> bool:
         """Whether the request that ends now began before the breaker opened: its end is no news."""
-        return self._open_until is not None and (not self._trying or began < self._opened_at)
+        return began < self._opened_at or (self._open_until is not None and not self._trying)
 
 
 class Breakers:

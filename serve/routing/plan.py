@@ -56,12 +56,13 @@ class Names:
 class Plan:
     """The targets in the order in which to try them, and the bot in whose name that is, if any.
 
-    `skipped` are those that cannot even be tried now. `first_adapter` is the adapter that was asked for, by its name.
+    `skipped` are those that cannot even be tried now. `first_model` and `first_adapter` name what was asked for.
     """
 
     targets: tuple[Target, ...]
     bot: str | None = None
     skipped: tuple[Failure, ...] = ()
+    first_model: str = ""
     first_adapter: str | None = None
 
 
@@ -111,7 +112,7 @@ def plan(
             targets += [target] if target not in targets else []
     if refusal is not None and not targets:
         raise refusal
-    return Plan(tuple(targets), first.bot, tuple(skipped), first.adapter)
+    return Plan(tuple(targets), first.bot, tuple(skipped), first.model, first.adapter)
 
 
 def _choice(asked: str, names: Names, session_bot: str | None) -> _Choice:

@@ -18,6 +18,7 @@ from serve.errors import (
     CONTEXT_LENGTH,
     NO_CREDIT,
     PROVIDER_NOT_FOUND,
+    PROVIDER_REFUSED,
     REFUSED_KEY,
     BodyTooLarge,
     DeadlineExceeded,
@@ -36,19 +37,20 @@ _TOO_LONG = re.compile(
     r"context[ _](length|window|size)|maximum context|prompt is too long|input is too long|too many tokens",
     re.IGNORECASE,
 )
-_NO_MODEL = re.compile(
-    r"\W*(?:(?:the|this|that|your|requested|specified|unknown|api|no such|no) )*"
-    r"(?:models?|deployment|endpoints?|routes?|organi[sz]ation|project|workspace|account)\b"
-    r"|invalid url|unknown request url|(?:resource |file )?not found\W*$",
-    re.IGNORECASE,
+_CALLERS_THING = re.compile(
+    r"(?!\W*file not found\W*$)"  # llama.cpp's for an endpoint that it has not
+    r"(?!.*\b(?:models?|deployments?|endpoints?|routes?|urls?|api|projects?|workspaces?|accounts?|providers?)\b)"
+    r".*\b(?:files?|responses?|conversations?|containers?|vector[ _]stores?|batch|prompts?|items?|messages?|skills?)\b",
+    re.IGNORECASE | re.DOTALL,
 )
-"""How a 404 begins that means the operator's row, its `model_id` or `base_url`, and not what a request names."""
+"""What a 404 says that means something a request names. All others mean the operator's row: `model_id`, `base_url`."""
 _NO_CREDIT = re.compile(r"credit balance|exceeded your current quota", re.IGNORECASE)
 _SECRETS = re.compile(
     r"(?<![a-z0-9])(?:(?:sk|pk|rk|gsk|hf|key)[-_][a-z0-9*_.-]{4,}|bearer\s+\S+|[a-z0-9_-]{32,})|https?://\S+",
     re.IGNORECASE,
 )
 _NO_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "unknown_url"})
+_NOT_THERE = "The provider does not know the model or the endpoint."
 _CODE = re.compile(r"(?!\d+$)[A-Za-z0-9_.-]{1,64}")
 """A number is the status once more, as vLLM and llama.cpp have it."""
 _FIELD = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
@@ -131,8 +133,10 @@ def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardErro
         return Unavailable("The provider is overloaded.", code="provider_overloaded", retry_after_s=wait_s)
     if status == 404:
         return _not_found(code, text, details)
-    if 300 <= status < 400:
-        return UpstreamFailed("The provider answered with a redirect.")
+    if status in {405, 501}:
+        return UpstreamFailed(_NOT_THERE, code=PROVIDER_NOT_FOUND)
+    if status < 500:
+        return UpstreamFailed("The provider redirected or refused this request.", code=PROVIDER_REFUSED)
     return UpstreamFailed("The provider failed on this request.", retry_after_s=wait_s)
 
 
@@ -153,10 +157,11 @@ def _of_the_caller(status: int, code: str, text: str, param: Any) -> Switchboard
 
 def _not_found(code: str, text: str, details: Json) -> SwitchboardError:
     """The operator's, where it is the model or the address that is unknown; else what the caller named: a file."""
-    of_the_operator = code in _NO_MODEL_CODES or details.get("param") == "model" or _NO_MODEL.match(text)
-    if not text or of_the_operator:
-        return UpstreamFailed("The provider does not know the model or the endpoint.", code=PROVIDER_NOT_FOUND)
-    return _of_the_caller(404, code, text, details.get("param"))
+    param = details.get("param")
+    names_a_field = isinstance(param, str) and param != "model"
+    if code not in _NO_MODEL_CODES and (names_a_field or _CALLERS_THING.match(text)):
+        return _of_the_caller(404, code, text, param)
+    return UpstreamFailed(_NOT_THERE, code=PROVIDER_NOT_FOUND)
 
 
 def scrubbed(text: str) -> str:

@@ -245,6 +245,9 @@ def test_one_module_without_effect_is_no_fault(tmp_path: Path, base: BaseModel) 
         "(q|k|v)_proj",
         r".*\.(self_attn|cross-attn)\.q_proj",
         "k_proj|q_proj|self_attn.(q|v)_proj",
+        "model.layers.(0|1).self_attn.(q|v)_proj",
+        "(self_attn.q_proj|mlp.gate_proj)",
+        r"layers\.\d\.self_attn\.q_proj",
     ],
 )
 def test_ranks_of_single_modules(tmp_path: Path, base: BaseModel, pattern: str) -> None:
@@ -256,8 +259,8 @@ def test_ranks_of_single_modules(tmp_path: Path, base: BaseModel, pattern: str) 
     "pattern",
     [
         pytest.param("(.|.|.)" * 30 + "x", id="choices of the same"),
-        pytest.param("(q|k)(q|k)", id="two groups"),
-        pytest.param("(q|k)_(proj|attn)|(q|v)", id="two groups in one of two choices"),
+        pytest.param("(q|k)(q|k)(q|k)", id="three groups"),
+        pytest.param("(q|k)_(proj|attn)_(a|b)|(q|v)", id="three groups in one of two choices"),
         pytest.param("((q|k))_proj", id="a group in a group"),
         pytest.param("(.*|q)_proj", id="a wildcard in a group"),
         pytest.param("(q|k).*.*.*", id="three wildcards"),

@@ -89,6 +89,21 @@ def test_the_effort_goes_by_each_endpoints_own_name(kind: Kind, sent: Json, conf
     assert completed(kind, {name: None for name in sent}, configured) == dict.fromkeys(sent)
 
 
+@pytest.mark.parametrize("said", [{"reasoning": {"effort": "low"}}, {"reasoning_effort": "low"}])
+@pytest.mark.parametrize("configured", [{"reasoning": {"effort": "high"}}, {"reasoning_effort": "high"}])
+@pytest.mark.parametrize("kind", [Kind.CHAT, Kind.RESPONSE])
+def test_an_effort_that_the_request_names_is_not_contradicted(kind: Kind, said: Json, configured: Json) -> None:
+    assert completed(kind, said, configured) == said
+
+
+def test_what_there_is_of_reasoning_beside_the_effort_is_kept() -> None:
+    more = {"reasoning": {"effort": "high", "exclude": True}}
+    assert completed(Kind.CHAT, {}, more) == more
+    both = {"reasoning_effort": "high", "reasoning": {"summary": "auto"}}
+    assert completed(Kind.RESPONSE, {}, both) == {"reasoning": {"effort": "high", "summary": "auto"}}
+    assert completed(Kind.RESPONSE, {}, {"reasoning": "no object"}) == {"reasoning": "no object"}
+
+
 @pytest.mark.parametrize("stop", ["END", ["END"]])
 def test_what_ends_an_answer_goes_by_each_endpoints_own_name(stop: str | list[str]) -> None:
     assert completed(Kind.CHAT, {}, {"stop": stop}) == {"stop": stop}

@@ -41,7 +41,18 @@ async def test_it_is_ill_without_a_task_that_it_cannot_do_without(vitals: Vitals
     with vitals.examined():
         pass
     await asyncio.wait([task])
-    with pytest.raises(KeyError, match="not foreseen"), vitals.examined():
+    with pytest.raises(RuntimeError, match="the heartbeat has ended") as caught, vitals.examined():
+        pytest.fail("no check is needed")
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert vitals.shown is ReplicaPhase.DRAINING
+
+
+async def test_also_if_the_task_was_cancelled(vitals: Vitals) -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    vitals.watch("heartbeat", task)
+    task.cancel()
+    await asyncio.wait([task])
+    with pytest.raises(RuntimeError, match="the heartbeat has ended"), vitals.examined():
         pytest.fail("no check is needed")
     assert vitals.shown is ReplicaPhase.DRAINING
 

@@ -9,11 +9,13 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
+from serve.api.http import Receive, Reply, Scope, Send, send_reply
 from serve.routing.health import Breakers, Outage
 from serve.schemas import Load, ReplicaPhase, ReplicaState
 from tests.fakes import replica as fake
 from tests.fakes import vendors
 from tests.fakes.http_server import Behaviour, Call
+from tests.fakes.serving import served
 from tests.fakes.vendors import TEXT
 from tests.hosted.asking import CHAT, MESSAGES, PATHS, ask, body
 from tests.hosted.conftest import Hosted, StartHosted
@@ -144,10 +146,11 @@ async def test_and_is_passed_on_when_there_is_nobody_else(start: StartHosted, st
     assert b"refusal" in told.raw
 
 
+@pytest.mark.parametrize("fallback", ["spare", "keyless"])
 async def test_what_the_model_that_was_asked_for_cannot_be_asked_is(
-    hosted: Hosted, client: aiohttp.ClientSession
+    hosted: Hosted, client: aiohttp.ClientSession, fallback: str
 ) -> None:
-    told = await ask(client, CHAT, body(CHAT, "claude", seed=1, fallbacks=["spare"]))
+    told = await ask(client, CHAT, body(CHAT, "claude", seed=1, fallbacks=[fallback]))
     assert (told.status, told.json["error"]["param"], told.attempts) == (400, "seed", 1)
     assert hosted.vendors["spare"].calls == []
 
@@ -262,6 +265,31 @@ async def test_our_own_bound_says_nothing_of_the_provider(hosted: Hosted, client
     assert (full.status, full.json["error"]["code"]) == (429, "at_capacity")
     hosted.managers["gpt"].limit(1 << 20, {"gpt": 1})
     assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
+
+
+async def test_a_replica_that_is_full_is_passed_over(hosted: Hosted, client: aiohttp.ClientSession) -> None:
+    (first,) = hosted.registry.snapshot().replicas_of("gpt")
+
+    async def full(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"application/json"), (b"x-switchboard-error", b"at_capacity")]
+        await send_reply(send, Reply(429, headers, b"{}"))
+
+    async with served(full) as url:
+        await hosted.registry.hears(replace(first, replica_id="gpt-0", url=url))
+        for _ in range(8):
+            assert (await ask(client, CHAT, body(CHAT, "gpt"))).status == 200
+
+
+@pytest.mark.parametrize(("status", "code"), [(405, "provider_not_found"), (409, "provider_refused_request")])
+async def test_what_a_provider_refuses_is_no_outage_and_not_worth_asking_again(
+    start: StartHosted, status: int, code: str
+) -> None:
+    hosted = await start(fallback={"failures": 1, "max_wait_s": 2})
+    client, gpt = await hosted.client(), hosted.vendors["gpt"]
+    gpt.behave = vendors.refuses(status, "invalid_request_error")
+    for asked in (1, 2):
+        told = await ask(client, CHAT, body(CHAT, "gpt"))
+        assert (told.status, told.json["error"]["code"], len(gpt.calls)) == (502, code, asked)
 
 
 async def test_what_the_caller_does_wrong_does_not_count(start: StartHosted) -> None:

@@ -98,7 +98,7 @@ FAULTS = {
     ),
     "unknown-model": Fault(fake.answers({"error": VLLM}, 404), 502, "provider_not_found"),
     "refused-key": Fault(vendors.refuses(401, "invalid_request_error", text=LEAK), 502, "provider_refused_credentials"),
-    "moved": Fault(fake.answers_bytes(b"", 308, ("location", "http://10.0.0.1/")), 502, "upstream_error"),
+    "moved": Fault(fake.answers_bytes(b"", 308, ("location", "http://10.0.0.1/")), 502, "provider_refused_request"),
     "a-page": Fault(fake.answers_bytes(b"<html>sk-canary</html>", 200, HTML), 502, "upstream_error"),
     "500": Fault(vendors.refuses(500, "server_error", text=LEAK), 502, "upstream_error"),
     "502": Fault(vendors.refuses(502, "server_error", text=LEAK), 502, "upstream_error"),

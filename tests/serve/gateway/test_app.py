@@ -381,8 +381,9 @@ async def test_it_is_well_until_one_of_its_own_tasks_ends(start: Start, monkeypa
     monkeypatch.setattr(GatewayState, "follow", fails)
     running = await start()
     await ended.wait()
-    with pytest.raises(KeyError, match="not foreseen"):
+    with pytest.raises(RuntimeError, match="has ended") as caught:
         running.gateway.check_health()
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
 async def test_every_expired_session_is_purged_however_many(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,6 +190,17 @@ def test_and_opens_it_again_for_twice_as_long_should_it_break_off(breakers: Brea
     assert seconds(breakers) == {"demo": 20.0}
 
 
+def test_what_began_before_the_outage_is_no_news_once_a_trial_answers_either(breakers: Breakers, clock: Clock) -> None:
+    began = clock.now
+    clock.now += 1
+    fail(breakers)
+    clock.now += 10
+    breakers.admits("demo")
+    breakers.answers("demo", clock.now)
+    breakers.failed("demo", began, POLICY)
+    assert breakers.states() == {"demo": "closed"}
+
+
 def test_an_answer_that_begins_while_it_is_closed_changes_nothing(breakers: Breakers) -> None:
     fail(breakers, 2)
     breakers.answers("demo", JUST_NOW)

@@ -58,7 +58,7 @@ LIVE = snapshot(
 
 
 def only(model: str, adapter: AdapterRef | None = None, bot: str | None = None) -> Plan:
-    return Plan((Target(model, adapter),), bot, first_adapter=adapter.name if adapter else None)
+    return Plan((Target(model, adapter),), bot, first_model=model, first_adapter=adapter.name if adapter else None)
 
 
 @pytest.mark.parametrize(
