@@ -38,7 +38,7 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _CALLERS_THING = re.compile(
-    r"(?!\W*file not found\W*$)"  # llama.cpp's for an endpoint that it has not
+    r"(?!\W*file not found\W*$|.*/v\d)"  # llama.cpp's, and Express', for an endpoint that is not there
     r"(?!.*\b(?:models?|deployments?|endpoints?|routes?|urls?|api|projects?|workspaces?|accounts?|providers?)\b)"
     r".*\b(?:files?|responses?|conversations?|containers?|vector[ _]stores?|batch|prompts?|items?|messages?|skills?)\b",
     re.IGNORECASE | re.DOTALL,
@@ -121,8 +121,8 @@ def _mapped(status: int, details: Json, wait_s: float | None) -> SwitchboardErro
     if status in {401, 403} and code != CONTENT_FILTER:
         # Our key's troubles are not the caller's, and the text quotes pieces of the key.
         return UpstreamFailed("The provider refused our credentials.", code=REFUSED_KEY)
-    if status == 429 or (status == 400 and _NO_CREDIT.search(text)):
-        poor = NO_CREDIT in (code, kind) or "credit" in code or _NO_CREDIT.search(text)
+    if status in {402, 429} or (status == 400 and _NO_CREDIT.search(text)):
+        poor = status == 402 or NO_CREDIT in (code, kind) or "credit" in code or _NO_CREDIT.search(text)
         quota = NO_CREDIT if poor else None
         return TooManyRequests("The provider is at its limit of requests.", code=quota, retry_after_s=wait_s)
     if status in {400, 413, 422} or code == CONTENT_FILTER:
