@@ -11,7 +11,7 @@ import uvicorn
 from typing_extensions import override
 
 from serve.api.http import ASGIApp
-from serve.config import is_ipv6, url_of
+from serve.config import family_of, url_of
 
 BACKLOG = 2048
 
@@ -40,8 +40,7 @@ class ReplicaServer(uvicorn.Server):
 
     def start(self, host: str) -> str:
         """Listen on a free port of `host`. Returns the URL that routers reach it at."""
-        family = socket.AF_INET6 if is_ipv6(host) else socket.AF_INET
-        listener = socket.create_server((host, 0), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, 0), family=family_of(host), backlog=BACKLOG)
         # For its connections too: an answer's head and body are two writes, and the second must not wait for the
         # first to be acknowledged. asyncio sees to it only on sockets that name their protocol, unlike this one.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

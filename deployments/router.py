@@ -22,6 +22,7 @@ from serve.errors import ConfigError, Unavailable, first_line
 from serve.gateway.app import Gateway, WithoutRequestId
 from serve.gateway.state import Update
 from serve.routing.health import Outage
+from serve.tasks import why_ended
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Router:
 
 
 def _report(model: str, waking: asyncio.Future[None]) -> None:
-    if not waking.cancelled() and (error := waking.exception()) is not None:
+    if (error := why_ended(waking)) is not None:
         logger.warning("no replica of '%s' could be woken: %s", model, first_line(error))
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from serve.schemas import ReplicaPhase
+from serve.tasks import why_ended
 
 
 class Vitals:
@@ -33,8 +34,7 @@ class Vitals:
         try:
             for name, task in self._tasks.items():
                 if task.done():
-                    why = None if task.cancelled() else task.exception()
-                    raise RuntimeError(f"the {name} has ended") from why
+                    raise RuntimeError(f"the {name} has ended") from why_ended(task)
             yield
         except Exception:  # whatever it is, it cannot be relied on
             self._ill = True

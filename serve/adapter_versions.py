@@ -27,6 +27,11 @@ def resolve_version(model: str, name: str, version: str | None, known: Sequence[
     # Of equals the same on every router.
     found = max(matches, key=lambda one: (one.since, one.ref.digest, one.ref.label or ""))
     if found.fault is not None:
-        what = f"The adapter {quoted(found.ref.short)} of {quoted(model)}"
-        raise AdapterUnusable(f"{what} cannot be loaded: {found.fault}", "model")
+        raise unusable(found)
     return found.ref
+
+
+def unusable(version: AdapterVersion) -> AdapterUnusable:
+    """The error for a version with a fault."""
+    what = f"The adapter {quoted(version.ref.short)} of {quoted(version.ref.model)}"
+    return AdapterUnusable(f"{what} cannot be loaded: {version.fault}", "model")

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import psutil
 
-from serve.config import is_ipv6
+from serve.config import family_of
 from serve.processes import descendants, end, title, wait
 
 
@@ -107,7 +107,7 @@ def taken_ports(listeners: Iterable[Listener]) -> list[str]:
 def _why_not(listener: Listener) -> str:
     """Empty where it can be listened on."""
     try:
-        with socket.socket(socket.AF_INET6 if is_ipv6(listener.host) else socket.AF_INET) as probe:
+        with socket.socket(family_of(listener.host)) as probe:
             # As HAProxy does: a port whose old connections are still dying is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((listener.host, listener.port))

@@ -3,7 +3,7 @@
 `docs/configuration.md`, made from it, lists every key.
 """
 
-from serve.config.address import is_ipv6, is_loopback, url_of
+from serve.config.address import family_of, is_loopback, url_of
 from serve.config.base import GIB
 from serve.config.hosted import AnthropicModel, HuggingFaceModel, KeyedModel, OpenAIModel
 from serve.config.live import LiveModel, LiveSettings
@@ -44,7 +44,7 @@ __all__ = [
     "LiveSettings",
     "LiveModel",
     "HttpBinding",
-    "is_ipv6",
+    "family_of",
     "is_loopback",
     "url_of",
     "size_in_memory",

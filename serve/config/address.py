@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 
 
 def is_loopback(host: str) -> bool:
@@ -15,11 +16,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def is_ipv6(host: str) -> bool:
-    """Whether `host` is an IPv6 address and not a name or an IPv4 address, neither of which holds a colon."""
-    return ":" in host
+def family_of(host: str) -> socket.AddressFamily:
+    """IPv6's for its addresses, which hold a colon, unlike names and IPv4's."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def url_of(host: str, port: int) -> str:
     """`http://host:port`, an IPv6 address in brackets (RFC 3986, section 3.2.2)."""
-    return f"http://[{host}]:{port}" if is_ipv6(host) else f"http://{host}:{port}"
+    return f"http://[{host}]:{port}" if family_of(host) is socket.AF_INET6 else f"http://{host}:{port}"

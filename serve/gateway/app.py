@@ -29,6 +29,7 @@ from serve.mlops import metrics
 from serve.quoting import printable
 from serve.schemas import Dialect
 from serve.sessions import SessionManager
+from serve.tasks import why_ended
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class Gateway:
         """Raise `RuntimeError` if one of its own tasks has ended, which none does while it serves."""
         for task in self._tasks:
             if task.done():
-                raise RuntimeError("a task of the gateway has ended") from _why(task)
+                raise RuntimeError("a task of the gateway has ended") from why_ended(task)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -241,9 +242,5 @@ class WithoutRequestId:
 
 def _report(task: asyncio.Task[None]) -> None:
     """None of a gateway's own tasks ends while it serves; one that does must not do so in silence."""
-    if (error := _why(task)) is not None:
+    if (error := why_ended(task)) is not None:
         logger.error("a task of the gateway has ended", exc_info=error)
-
-
-def _why(task: asyncio.Task[None]) -> BaseException | None:
-    return None if task.cancelled() else task.exception()

@@ -314,8 +314,8 @@ class Relay:
         )
         self._state.note_attempt(target.model, outcome, failure, began)
 
-    async def _copy(self, course: _Course, replica: ReplicaState, answer: Answer, began: Callable[[], None]) -> None:
-        """Pass the answer on; `began` is told when it is the client's. Raises `AttemptFailed`."""
+    async def _copy(self, course: _Course, replica: ReplicaState, answer: Answer, answers: Callable[[], None]) -> None:
+        """Pass the answer on; `answers` is called when a stream has become the client's. Raises `AttemptFailed`."""
         exchange = course.exchange
         if not answer.streams:
             # Whole before its status is sent: a body that breaks off can still be asked of another replica.
@@ -331,7 +331,7 @@ class Relay:
                     continue
                 if not exchange.started:
                     await _commit(course, replica, answer, (b"cache-control", b"no-cache"))
-                    began()
+                    answers()
                 await stream.send(whole)
         if not exchange.started:
             raise AttemptFailed("empty", sent=True)

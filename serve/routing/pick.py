@@ -10,7 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from serve.errors import AT_CAPACITY, AdapterUnusable, TooManyRequests, Unavailable
+from serve.adapter_versions import unusable
+from serve.errors import AT_CAPACITY, TooManyRequests, Unavailable
 from serve.registry import Snapshot
 from serve.routing.rendezvous import rendezvous
 from serve.schemas import AdapterRef, ReplicaPhase, ReplicaState, Target
@@ -94,10 +95,7 @@ def _refuse_faulty(adapter: AdapterRef, snapshot: Snapshot) -> None:
     """Tell an adapter that nobody can load from one that nobody has yet."""
     for version in snapshot.versions_of(adapter.model, adapter.name):
         if version.ref.digest == adapter.digest:
-            raise AdapterUnusable(
-                f"The adapter '{adapter.short}' of '{adapter.model}' cannot be loaded: {version.fault}",
-                "model",
-            )
+            raise unusable(version)
 
 
 def _unavailable(target: Target, policy: PickPolicy) -> Unavailable:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -100,8 +99,11 @@ def plan(
     refusal: SwitchboardError | None = None
     for choice in dict.fromkeys(choices):
         try:
-            with _naming(fallbacks is not None and choice is not first):
-                target = _target(choice, names, snapshot, retry_after_s)
+            target = _target(choice, names, snapshot, retry_after_s)
+        except NotFound as error:
+            if fallbacks is None or choice is first:
+                raise
+            raise _of_fallbacks(error) from error
         except (Unavailable, AdapterUnusable) as error:
             if isinstance(error, AdapterUnusable) and choice is first:
                 raise
@@ -124,8 +126,10 @@ def _further(
     address: Address, first: _Choice, names: Names, session_bot: str | None, fallbacks: Sequence[str] | None
 ) -> list[_Choice]:
     if fallbacks is not None:
-        with _naming(True):
+        try:
             return [_choice(asked, names, session_bot) for asked in fallbacks]
+        except (NotFound, InvalidRequest) as error:
+            raise _of_fallbacks(error) from error
     if address.adapter is not None:
         return []
     bot = names.bots.get(first.bot) if first.bot is not None else None
@@ -136,15 +140,9 @@ def _further(
     return [_Choice(model, names.adapter_of(bot, model), bot=first.bot) for model in models]
 
 
-@contextmanager
-def _naming(fallbacks: bool) -> Iterator[None]:
-    """Have a refusal name the request's `fallbacks` as the field at fault, in the place of `model`."""
-    try:
-        yield
-    except (NotFound, InvalidRequest) as error:
-        if not fallbacks:
-            raise
-        raise type(error)(error.message, "fallbacks", error.code) from error
+def _of_fallbacks(error: NotFound | InvalidRequest) -> NotFound | InvalidRequest:
+    """The same refusal with the request's `fallbacks` as the field at fault, in the place of `model`."""
+    return type(error)(error.message, "fallbacks", error.code)
 
 
 def _target(choice: _Choice, names: Names, snapshot: Snapshot, retry_after_s: float) -> Target:
