@@ -300,3 +300,7 @@ def reports_error_after(content: int) -> Behaviour:
         await then(content, error_event(call))(call)
 
     return behave
+
+
+OVERLOADED = refuses(529, "overloaded_error")
+REFUSED_KEY = refuses(401, "authentication_error", text="Incorrect key: sk-canary-gpt-of-the-operator")
